@@ -1,0 +1,63 @@
+# The verbs of the project; `make help` lists them. All that they need goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+# Matplotlib's font cache belongs to this environment, not to the user's home: a first
+# run there would print a notice into a notebook.
+export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
+
+.DEFAULT_GOAL := help
+.PHONY: help book test bench lab refresh lock clean
+
+help:  ## list these verbs
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+book: $(READY)  ## build the HTML book to _build/html/index.html
+	@echo "Building the book ..."
+	$(BIN)/jupyter-book build . -W -n --keep-going
+	@echo "The book is at $(CURDIR)/_build/html/index.html"
+
+test: $(READY)  ## check the code, run the package's tests, re-run every notebook and compare its outputs
+	@echo "Checking style and types ..."
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@echo "Testing the package and the book: nbval re-runs each notebook and compares each output ..."
+	$(BIN)/pytest
+	@echo "All tests passed: the code is right and the book prints what it says."
+
+bench: $(READY)  ## measure each notebook's time and memory, and what importing the package costs
+	$(BIN)/python tests/benchmark.py
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab book
+
+# A subset: make refresh NOTEBOOKS=book/moments.ipynb
+NOTEBOOKS ?= $(wildcard book/*.ipynb)
+refresh: $(READY)  ## run the notebooks afresh and store their outputs (then read the diff)
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+	    --ExecutePreprocessor.kernel_name=python3 \
+	    --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+
+# One version of each package for all supported Pythons, so that they print the same.
+lock: $(READY)  ## choose the newest versions that pyproject.toml allows and write requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --extra dev --upgrade --quiet \
+	    --universal --python-version 3.10 --fork-strategy fewest \
+	    --generate-hashes --no-emit-index-url --no-annotate \
+	    --custom-compile-command "make lock" --output-file requirements.txt
+
+clean:  ## remove what was built; `rm -r .venv` removes the environment too
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else \
+	    "Python 3.10 to 3.13 is needed, but $(PYTHON) is %d.%d: try make PYTHON=python3.12" % v)'
+	@echo "Setting up $(VENV) from requirements.txt (some minutes, once) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -c "import matplotlib.font_manager"
+	@touch $(READY)

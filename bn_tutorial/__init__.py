@@ -1,0 +1,42 @@
+"""Batch normalization, explained in running code: the companion package of the book.
+
+One module a concept; each loads when it is first asked for, so that importing the
+package costs next to nothing:
+
+========================  ==========================================================
+``activations``           sigmoid and friends, their derivatives, saturation
+``batch_norm``            the textbook reference in NumPy: training, inference, folding
+``data``                  data sets that need no download
+``graph``                 the classic TensorFlow 1 layer and a small way to run graphs
+``moving_average``        the exponential moving average with TensorFlow's semantics
+``notebook``                a quiet start for TensorFlow in notebooks
+``plots``                 one look for the book's figures
+``scaling``               min-max, max-abs, mean normalization, standardization
+========================  ==========================================================
+"""
+
+import importlib
+from types import ModuleType
+
+__version__ = "0.1.0"
+
+_MODULES = (
+    "activations",
+    "batch_norm",
+    "data",
+    "graph",
+    "moving_average",
+    "notebook",
+    "plots",
+    "scaling",
+)
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES])

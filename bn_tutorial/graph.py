@@ -1,0 +1,144 @@
+"""The classic graph-mode batch normalization layer, and a small way to run graphs.
+
+Everything here works inside ``with tf.Graph().as_default():`` on today's TensorFlow, without
+switching eager execution off for the whole process.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from ._checks import check_decay, check_epsilon
+
+__all__ = ["Edge", "batch_norm_layer", "edges", "run"]
+
+
+def batch_norm_layer(
+    x: tf.Tensor,
+    train_phase: tf.Tensor,
+    scope_bn: str,
+    decay: float = 0.5,
+    epsilon: float = 1e-3,
+) -> tf.Tensor:
+    r"""Add the classic batch normalization layer to the graph of ``x``.
+
+    .. math:: y = \gamma\,\frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
+
+    While ``train_phase`` is true, μ and σ² are the batch's own, and running the result also moves
+    their exponential moving averages. While it is false, μ and σ² are those averages, and nothing
+    moves. The averages begin at 0 as TensorFlow's averages of tensors do, so a layer that is
+    evaluated before any training divides by √ε.
+
+    The graph gets the trainable variables ``beta`` (0) and ``gamma`` (1) of shape (channels,)
+    and one average for each statistic, all under ``scope_bn``; as resource or reference
+    variables and under control flow v1 or v2, whatever is in force when the layer is built. Build
+    the layer once: a second call has variables and averages of its own.
+
+    Parameters
+    ----------
+    x : float16, float32 or float64 tensor of rank 2 or more whose last dimension, the channels,
+        is known. Statistics are taken over all the other dimensions. float16 is computed in
+        float32, and the variables are float32 then.
+    train_phase : scalar boolean tensor, usually a placeholder; a Python bool fixes the mode.
+    scope_bn : name of the variable scope.
+    decay : the weight of the old value in the moving averages, in [0, 1].
+    epsilon : added to the variance, above 0.
+
+    Returns
+    -------
+    Tensor of the shape and dtype of ``x``.
+
+    Raises
+    ------
+    ValueError
+        For ``x`` of unknown rank, of rank below 2 or of unknown last dimension, a decay outside
+        [0, 1], or an epsilon not above 0.
+    TypeError
+        For an ``x`` that is not a floating-point tensor.
+    RuntimeError
+        When called in eager mode: moving averages of tensors need a graph.
+    """
+    check_decay(decay)
+    check_epsilon(epsilon)
+    x = tf.convert_to_tensor(x)
+    if tf.executing_eagerly():
+        raise RuntimeError(
+            "batch_norm_layer builds a graph: use it in `with tf.Graph().as_default():`"
+        )
+    if x.dtype not in (tf.float16, tf.float32, tf.float64):
+        raise TypeError(f"x must be a float16, float32 or float64 tensor, got {x.dtype.name}")
+    if x.shape.rank is None or x.shape.rank < 2:
+        raise ValueError(f"x must have a known rank of 2 or more, got shape {x.shape}")
+    channels = x.shape[-1]
+    if channels is None:
+        raise ValueError(f"x must have a known last dimension, got shape {x.shape}")
+
+    dtype = x.dtype
+    x = tf.cast(x, tf.float32) if dtype == tf.float16 else x
+    with tf.compat.v1.variable_scope(scope_bn):
+        beta = tf.compat.v1.Variable(tf.zeros([channels], x.dtype), name="beta")
+        gamma = tf.compat.v1.Variable(tf.ones([channels], x.dtype), name="gamma")
+
+        batch_axes = list(range(x.shape.rank - 1))
+        batch_mean, batch_variance = tf.nn.moments(x, batch_axes, name="moments")
+
+        ema = tf.train.ExponentialMovingAverage(decay)
+
+        def update_and_use_batch() -> tuple[tf.Tensor, tf.Tensor]:
+            # `apply` stands inside the branch: outside, evaluation would move the averages too.
+            update = ema.apply([batch_mean, batch_variance])
+            with tf.control_dependencies([update]):
+                # New ops that wait for the update; without them nothing would ask for it.
+                return tf.identity(batch_mean), tf.identity(batch_variance)
+
+        def use_averages() -> tuple[tf.Tensor, tf.Tensor]:
+            return (
+                tf.convert_to_tensor(ema.average(batch_mean)),
+                tf.convert_to_tensor(ema.average(batch_variance)),
+            )
+
+        mean, variance = tf.cond(train_phase, update_and_use_batch, use_averages)
+        y = tf.nn.batch_normalization(x, mean, variance, beta, gamma, epsilon)
+    return tf.cast(y, dtype)
+
+
+def run(fetch: Any, times: int = 1, feed_dict: Mapping[tf.Tensor, Any] | None = None) -> list[Any]:
+    """Initialize all variables of the default graph, then run ``fetch`` ``times`` times.
+
+    A new session each call: state lasts from one run to the next, not from one call to the next.
+
+    Parameters
+    ----------
+    fetch : a tensor, operation or nested structure of them, as ``Session.run`` takes.
+    times : how many runs, 0 or more.
+    feed_dict : values for placeholders, the same in each run.
+
+    Returns
+    -------
+    What each run returned, in order.
+    """
+    with tf.compat.v1.Session() as session:
+        session.run(tf.compat.v1.global_variables_initializer())
+        return [session.run(fetch, feed_dict) for _ in range(times)]
+
+
+class Edge(NamedTuple):
+    """One edge of a graph: ``target`` waits for ``source`` and, unless ``control``, reads it."""
+
+    source: str
+    target: str
+    control: bool
+
+
+def edges(graph: tf.Graph) -> list[Edge]:
+    """All edges of ``graph`` between named operations, in order of creation of their targets."""
+    return [
+        Edge(source, operation.name, control)
+        for operation in graph.get_operations()
+        for control, sources in (
+            (False, [tensor.op.name for tensor in operation.inputs]),
+            (True, [source.name for source in operation.control_inputs]),
+        )
+        for source in sources
+    ]

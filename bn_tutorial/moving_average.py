@@ -1,0 +1,201 @@
+r"""The exponential moving average, with the semantics of ``tf.train.ExponentialMovingAverage``.
+
+.. math:: a_t = d\,a_{t-1} + (1 - d)\,v_t
+
+where d is the decay, the weight of the old value.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ._checks import Array, check_decay
+
+__all__ = ["ExponentialMovingAverage", "half_life", "weights", "window"]
+
+
+class ExponentialMovingAverage:
+    """Moving averages of named values, number for number as TensorFlow keeps them.
+
+    TensorFlow knows a value by its ``tf.Variable`` or ``tf.Tensor``; here a name takes its place:
+
+    ========================================  ==============================================
+    TensorFlow                                here
+    ========================================  ==============================================
+    a Variable: starts from its value         ``ema.initialize({"w": 1.0})``
+    a Tensor: starts from 0                   a name that was never initialized
+    ``ema.apply([w, x])``, run once           ``ema.apply({"w": 2.0, "x": 4.0})``
+    ``ema.average(w)``                        ``ema.average("w")``
+    ``num_updates``, a step variable          ``ema.num_updates = step``, before an `apply`
+    ========================================  ==============================================
+
+    Python numbers and lists are averaged in float32, as TensorFlow would; NumPy arrays of
+    float16, float32 and float64 in their own dtype, and integer arrays in float32. The decay
+    itself is always rounded to float32 first: TensorFlow does that too, so its float64 averages
+    carry a decay that is right to seven digits only.
+
+    Parameters
+    ----------
+    decay : the weight of the old value, in [0, 1].
+    num_updates : optional count of updates n ≥ 0, so far. The decay in use is then
+        min(decay, (1 + n) / (10 + n)), which lets an average move quickly at first.
+    zero_debias : divide an average that started from 0 by 1 - decay^t after t updates (Kingma
+        and Ba, 2015), so that it starts unbiased. An initialized average is left as it is.
+
+    Raises
+    ------
+    ValueError
+        For a decay outside [0, 1], a negative ``num_updates``, or a decay of 1 with
+        ``zero_debias``, which would divide 0 by 0.
+    """
+
+    def __init__(
+        self, decay: float, num_updates: int | None = None, zero_debias: bool = False
+    ) -> None:
+        self.decay = check_decay(decay)
+        if zero_debias and decay == 1 and num_updates is None:
+            raise ValueError("zero_debias needs a decay below 1: at 1 an average never leaves 0")
+        self.num_updates = num_updates
+        self.zero_debias = zero_debias
+        self._averages: dict[str, Array] = {}
+        # The averages that are debiased, before debiasing, and their number of updates.
+        self._biased: dict[str, tuple[Array, int]] = {}
+
+    @property
+    def num_updates(self) -> int | None:
+        """The count of updates that the decay in use depends on, or None."""
+        return self._num_updates
+
+    @num_updates.setter
+    def num_updates(self, count: int | None) -> None:
+        if count is not None and not count >= 0:
+            raise ValueError(f"num_updates must be a count, 0 or more, got {count!r}")
+        self._num_updates = count
+
+    def initialize(self, values: Mapping[str, ArrayLike]) -> None:
+        """Start averages from these values, as TensorFlow does for a Variable.
+
+        Raises
+        ------
+        ValueError
+            For a name whose average has started already.
+        TypeError
+            For values that are not real numbers.
+        """
+        for name in values:
+            if name in self._averages:
+                raise ValueError(f"the average of {name!r} has started already")
+        for name, value in values.items():
+            self._averages[name] = _as_average(value, name).copy()
+
+    def apply(self, values: Mapping[str, ArrayLike]) -> dict[str, Array]:
+        """Update each average once with its new value, and return the averages.
+
+        Raises
+        ------
+        ValueError
+            For a value whose shape differs from its average's; no average is then updated.
+        TypeError
+            For values that are not real numbers, or whose dtype differs from their average's.
+        """
+        arrays = {name: _as_average(value, name) for name, value in values.items()}
+        for name, array in arrays.items():
+            average = self._averages.get(name, array)
+            if array.shape != average.shape:
+                raise ValueError(
+                    f"{name!r} has shape {array.shape}, its average has shape {average.shape}"
+                )
+            if array.dtype != average.dtype:
+                raise TypeError(
+                    f"{name!r} has dtype {array.dtype}, its average has dtype {average.dtype}"
+                )
+
+        for name, array in arrays.items():
+            # TensorFlow forms 1 - decay in float32 and writes the update as a difference.
+            new_weight = (np.float32(1) - self._decay_in_use()).astype(array.dtype)
+            if name not in self._averages:
+                self._averages[name] = np.zeros_like(array)
+                if self.zero_debias:
+                    self._biased[name] = (np.zeros_like(array), 0)
+            if name in self._biased:
+                biased, steps = self._biased[name]
+                biased = biased - (biased - array) * new_weight
+                self._biased[name] = (biased, steps + 1)
+                factor = 1 - (1 - new_weight) ** array.dtype.type(steps + 1)
+                self._averages[name] = biased / factor
+            else:
+                average = self._averages[name]
+                self._averages[name] = average - (average - array) * new_weight
+        return {name: self.average(name) for name in values}
+
+    def average(self, name: str) -> Array:
+        """The average of the value called ``name``, 0 if nothing was applied since it began.
+
+        Raises
+        ------
+        KeyError
+            For a name that was neither initialized nor applied.
+        """
+        if name not in self._averages:
+            raise KeyError(f"no average of {name!r}; there are {sorted(self._averages)}")
+        return self._averages[name][()]
+
+    def _decay_in_use(self) -> np.float32:
+        decay = np.float32(self.decay)
+        if self.num_updates is None:
+            return decay
+        count = np.float32(self.num_updates)
+        return min(decay, (1 + count) / (10 + count))
+
+
+def weights(decay: float, steps: int) -> Array:
+    r"""The weight that an average gives to each of its last values, the newest first.
+
+    .. math:: w_k = (1 - d)\,d^k, \qquad k = 0, 1, \ldots, \text{steps} - 1
+
+    The rest, :math:`d^{\text{steps}}`, belongs to what came before. ``decay`` must lie in [0, 1]
+    and ``steps`` must not be negative (``ValueError``).
+    """
+    check_decay(decay)
+    if steps < 0:
+        raise ValueError(f"steps must be 0 or more, got {steps!r}")
+    return (1 - decay) * float(decay) ** np.arange(steps)
+
+
+def window(decay: float) -> float:
+    r"""The number of values whose plain mean would be as old on average as this average.
+
+    .. math:: n = \frac{1 + d}{1 - d}
+
+    The mean age of a weight, :math:`\sum_k k\,w_k = d / (1 - d)`, equals that of a plain mean
+    over n values, :math:`(n - 1) / 2`. ``decay`` must lie in [0, 1) (``ValueError``).
+    """
+    if check_decay(decay) == 1:
+        raise ValueError("an average with decay 1 never forgets its start: no window describes it")
+    return (1 + decay) / (1 - decay)
+
+
+def half_life(decay: float) -> float:
+    r"""The number of updates after which half of an old value's influence is gone.
+
+    .. math:: d^{h} = \tfrac12 \quad\Rightarrow\quad h = \frac{\ln \frac12}{\ln d}
+
+    ``decay`` must lie in (0, 1) (``ValueError``).
+    """
+    if not 0 < check_decay(decay) < 1:
+        raise ValueError(f"a half-life needs a decay strictly between 0 and 1, got {decay!r}")
+    return float(np.log(0.5) / np.log(decay))
+
+
+def _as_average(value: ArrayLike, name: str) -> Array:
+    """Return ``value`` in the dtype that TensorFlow would average it in."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name!r} must hold integers or floats, got dtype {array.dtype}")
+    keeps = isinstance(value, np.ndarray | np.generic) and array.dtype in (
+        np.float16,
+        np.float32,
+        np.float64,
+    )
+    return array if keeps else array.astype(np.float32)

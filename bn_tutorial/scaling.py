@@ -1,0 +1,159 @@
+"""Feature scaling: four transforms that are mixed up, one function each.
+
+All four are affine, ``(x - shift) / scale``, and differ only in what they call shift and
+scale. They share these conventions:
+
+- ``axis`` is the axis over which a statistic is taken: 0 treats each column as a feature,
+  ``None`` treats the whole array as one.
+- ``reference`` is the data that the statistics come from, by default ``x`` itself. Pass the
+  training split to transform the test split without looking at it.
+- A constant feature has no spread to divide by. It is shifted and not scaled, so it becomes
+  the same constant everywhere (0 after centring) instead of NaN.
+- Integers become float64; floats keep their dtype and are computed in float64 at least.
+- ``TypeError`` is raised for data that are not real numbers; ``ValueError`` for an empty
+  reference, NaN or infinity (one would spread to every example), an axis out of range, or a
+  ``reference`` that does not have the features of ``x``.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ._checks import Array, as_float
+
+__all__ = ["max_abs_scale", "mean_normalize", "min_max_scale", "standardize"]
+
+
+def min_max_scale(
+    x: ArrayLike,
+    feature_range: tuple[float, float] = (0.0, 1.0),
+    *,
+    axis: int | None = 0,
+    reference: ArrayLike | None = None,
+) -> Array:
+    r"""Map the reference's minimum and maximum to the ends of ``feature_range``.
+
+    .. math:: x' = a + (b - a)\,\frac{x - \min x}{\max x - \min x}
+
+    Parameters
+    ----------
+    x : array of real numbers, any shape.
+    feature_range : (a, b) with a < b, finite; (0, 1) and (-1, 1) are the common ones.
+    axis, reference : see the module.
+
+    Returns
+    -------
+    Array of the shape of ``x``. Values of ``x`` outside the reference's range land outside
+    ``feature_range``; a constant feature lands on ``a``.
+    """
+    low, high = feature_range
+    if not -np.inf < low < high < np.inf:
+        raise ValueError(f"feature_range must be finite and increasing, got {feature_range!r}")
+    x, reference, dtype = _prepare(x, reference, axis)
+    minimum = reference.min(axis=axis, keepdims=True)
+    maximum = reference.max(axis=axis, keepdims=True)
+    unit = (x - minimum) / _spread(maximum - minimum)
+    # A weighted mean of the ends, and not low + (high - low) * unit, hits both ends exactly.
+    return ((1 - unit) * low + unit * high).astype(dtype)
+
+
+def max_abs_scale(
+    x: ArrayLike, *, axis: int | None = 0, reference: ArrayLike | None = None
+) -> Array:
+    r"""Divide by the largest absolute value of the reference: feature scaling by a number.
+
+    .. math:: x' = \frac{x}{\max |x|}
+
+    Nothing is shifted, so zeros stay zeros, and the reference lands in [-1, 1]. A feature that
+    is zero throughout stays zero.
+
+    Parameters
+    ----------
+    x : array of real numbers, any shape.
+    axis, reference : see the module.
+    """
+    x, reference, dtype = _prepare(x, reference, axis)
+    return (x / _spread(np.abs(reference).max(axis=axis, keepdims=True))).astype(dtype)
+
+
+def mean_normalize(
+    x: ArrayLike, *, axis: int | None = 0, reference: ArrayLike | None = None
+) -> Array:
+    r"""Shift the reference's mean to 0 and divide by its range.
+
+    .. math:: x' = \frac{x - \mu}{\max x - \min x}
+
+    The reference lands inside [-1, 1], its mean on 0, its range on 1. Scikit-learn has no
+    scaler for it.
+
+    Parameters
+    ----------
+    x : array of real numbers, any shape.
+    axis, reference : see the module.
+    """
+    x, reference, dtype = _prepare(x, reference, axis)
+    spread = reference.max(axis=axis, keepdims=True) - reference.min(axis=axis, keepdims=True)
+    return ((x - _mean(reference, axis)) / _spread(spread)).astype(dtype)
+
+
+def standardize(x: ArrayLike, *, axis: int | None = 0, reference: ArrayLike | None = None) -> Array:
+    r"""Shift the reference's mean to 0 and divide by its standard deviation: the z-score.
+
+    .. math:: x' = \frac{x - \mu}{\sigma}, \qquad \sigma^2 = \frac1m \sum_{i=1}^m (x_i - \mu)^2
+
+    The variance is the biased one (divided by m), as in scikit-learn's ``StandardScaler`` and
+    in batch normalization, which adds ε under the root.
+
+    Parameters
+    ----------
+    x : array of real numbers, any shape.
+    axis, reference : see the module.
+    """
+    x, reference, dtype = _prepare(x, reference, axis)
+    mean = _mean(reference, axis)
+    deviation = np.sqrt(np.mean((reference - mean) ** 2, axis=axis, keepdims=True))
+    return ((x - mean) / _spread(deviation)).astype(dtype)
+
+
+def _prepare(
+    x: ArrayLike, reference: ArrayLike | None, axis: int | None
+) -> tuple[Array, Array, np.dtype[Any]]:
+    """Return ``x`` and the reference, both checked, and the dtype of the result."""
+    x, dtype = as_float(x, "x")
+    reference = x if reference is None else as_float(reference, "reference")[0]
+    for name, array in (("x", x), ("reference", reference)):
+        if axis is not None and not -array.ndim <= axis < array.ndim:
+            raise ValueError(f"axis {axis} is out of range for {name} of shape {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(
+                f"{name} holds NaN or infinity, which one statistic would spread to every "
+                "example: drop or fill those values first"
+            )
+    if reference.size == 0:
+        raise ValueError(f"statistics need at least one example, got shape {reference.shape}")
+    if axis is not None and (
+        np.delete(x.shape, axis).tolist() != np.delete(reference.shape, axis).tolist()
+    ):
+        raise ValueError(
+            f"x and reference must agree on every axis but {axis}, "
+            f"got shapes {x.shape} and {reference.shape}"
+        )
+    return x, reference, dtype
+
+
+def _mean(reference: Array, axis: int | None) -> Array:
+    """Return the mean, and exactly the constant where the reference is constant.
+
+    Summing rounds: the mean of three times 0.1 is not 0.1.
+    """
+    mean = reference.mean(axis=axis, keepdims=True)
+    first = reference.min(axis=axis, keepdims=True)
+    return np.where(first == reference.max(axis=axis, keepdims=True), first, mean)
+
+
+def _spread(spread: Array) -> Array:
+    """Return ``spread`` to divide by: 1 where there is none."""
+    if not np.isfinite(spread).all():
+        raise ValueError("the range of the data overflows its dtype: divide the data first")
+    return np.where(spread == 0, 1, spread)
