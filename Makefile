@@ -58,6 +58,6 @@ $(READY): requirements.txt pyproject.toml
 	@echo "Setting up $(VENV) from requirements.txt (some minutes, once) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	$(BIN)/python -c "import matplotlib.font_manager"
 	@touch $(READY)

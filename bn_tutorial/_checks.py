@@ -1,5 +1,7 @@
 """Checks that the modules share. Each error says what came and what would be right."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

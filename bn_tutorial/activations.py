@@ -5,6 +5,8 @@ precision are computed in float64 and returned in the dtype that came in; intege
 ``TypeError`` is raised for data that are not real numbers.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import numpy as np
@@ -84,8 +86,10 @@ def normal_mean(
 
     Parameters
     ----------
-    function : elementwise function of an array.
-    mean, deviation : of the normal distribution; ``ValueError`` for a deviation below 0.
+    function
+        Elementwise function of an array.
+    mean, deviation
+        Of the normal distribution; ``ValueError`` for a deviation below 0.
     """
     if not deviation >= 0:
         raise ValueError(f"a standard deviation must not be negative, got {deviation!r}")
@@ -105,9 +109,12 @@ def saturated_share(
 
     Parameters
     ----------
-    z : array of pre-activations, any shape; ``ValueError`` if empty.
-    derivative : the slope of the activation; it must not vanish at 0, as the rectifier's does.
-    threshold : from 0 to 1.
+    z
+        Array of pre-activations, any shape; ``ValueError`` if empty.
+    derivative
+        The slope of the activation; it must not vanish at 0, as the rectifier's does.
+    threshold
+        From 0 to 1.
     """
     z, _ = as_float(z, "z")
     if z.size == 0:

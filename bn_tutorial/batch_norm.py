@@ -23,6 +23,8 @@ Conventions that all functions share:
   negative variance.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,12 +69,15 @@ def moments(x: ArrayLike, *, axis: int = -1) -> tuple[Array, Array]:
 
     Parameters
     ----------
-    x : array of rank 2 or more.
-    axis : the channel axis, the one that is kept.
+    x
+        Array of rank 2 or more.
+    axis
+        The channel axis, the one that is kept.
 
     Returns
     -------
-    mean, variance : float64 arrays of shape (channels,).
+    mean, variance
+        Float64 arrays of shape (channels,).
     """
     x, _ = as_float(x, "x")
     axis = _channel_axis(x, axis)
@@ -93,15 +98,21 @@ def batch_norm_forward(
 
     Parameters
     ----------
-    x : array of rank 2 or more.
-    gamma, beta : arrays of shape (channels,), the learned scale and offset.
-    axis : the channel axis.
-    epsilon : added to the variance, above 0; a constant channel comes out as ``beta``.
+    x
+        Array of rank 2 or more.
+    gamma, beta
+        Arrays of shape (channels,), the learned scale and offset.
+    axis
+        The channel axis.
+    epsilon
+        Added to the variance, above 0; a constant channel comes out as ``beta``.
 
     Returns
     -------
-    y : array of the shape and dtype of ``x``.
-    cache : the statistics and the normalized batch, see `BatchNormCache`.
+    y
+        Array of the shape and dtype of ``x``.
+    cache
+        The statistics and the normalized batch, see `BatchNormCache`.
     """
     check_epsilon(epsilon)
     x, dtype = as_float(x, "x")
@@ -130,20 +141,26 @@ def batch_norm_inference(
 
     .. math::
 
-       y = \gamma\,\frac{x - \mu_{\text{moving}}}{\sqrt{\sigma^2_{\text{moving}} + \epsilon}} + \beta
+       y = \gamma\,\frac{x - \mu_{\text{moving}}}
+           {\sqrt{\sigma^2_{\text{moving}} + \epsilon}} + \beta
 
     An example's output depends on that example alone, so the batch may be of any size, also 0.
 
     Parameters
     ----------
-    x : array of rank 2 or more.
-    gamma, beta, moving_mean, moving_variance : arrays of shape (channels,).
-    axis : the channel axis.
-    epsilon : added to the variance, above 0; the one that training used.
+    x
+        Array of rank 2 or more.
+    gamma, beta, moving_mean, moving_variance
+        Arrays of shape (channels,).
+    axis
+        The channel axis.
+    epsilon
+        Added to the variance, above 0; the one that training used.
 
     Returns
     -------
-    y : array of the shape and dtype of ``x``.
+    y
+        Array of the shape and dtype of ``x``.
     """
     check_epsilon(epsilon)
     x, dtype = as_float(x, "x")
@@ -176,12 +193,15 @@ def inference_affine(
 
     Parameters
     ----------
-    gamma, beta, moving_mean, moving_variance : arrays of shape (channels,).
-    epsilon : added to the variance, above 0.
+    gamma, beta, moving_mean, moving_variance
+        Arrays of shape (channels,).
+    epsilon
+        Added to the variance, above 0.
 
     Returns
     -------
-    scale, shift : float64 arrays of shape (channels,).
+    scale, shift
+        Float64 arrays of shape (channels,).
     """
     check_epsilon(epsilon)
     values = {
@@ -220,15 +240,20 @@ def fold_batch_norm(
 
     Parameters
     ----------
-    kernel : array whose last axis is the output channels: (inputs, channels) for a dense layer,
+    kernel
+        Array whose last axis is the output channels: (inputs, channels) for a dense layer,
         (height, width, inputs, channels) for a convolution.
-    bias : array of shape (channels,); zeros where the layer has none.
-    gamma, beta, moving_mean, moving_variance : arrays of shape (channels,).
-    epsilon : added to the variance, above 0.
+    bias
+        Array of shape (channels,); zeros where the layer has none.
+    gamma, beta, moving_mean, moving_variance
+        Arrays of shape (channels,).
+    epsilon
+        Added to the variance, above 0.
 
     Returns
     -------
-    kernel, bias : arrays of the shapes and dtypes of those passed.
+    kernel, bias
+        Arrays of the shapes and dtypes of those passed.
     """
     scale, shift = inference_affine(gamma, beta, moving_mean, moving_variance, epsilon=epsilon)
     kernel, kernel_dtype = as_float(kernel, "kernel")

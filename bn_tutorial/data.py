@@ -1,5 +1,7 @@
 """Data sets that come with scikit-learn and need no download."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 

@@ -4,6 +4,8 @@ Everything here works inside ``with tf.Graph().as_default():`` on today's Tensor
 switching eager execution off for the whole process.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -37,17 +39,23 @@ def batch_norm_layer(
 
     Parameters
     ----------
-    x : float16, float32 or float64 tensor of rank 2 or more whose last dimension, the channels,
+    x
+        Float16, float32 or float64 tensor of rank 2 or more whose last dimension, the channels,
         is known. Statistics are taken over all the other dimensions. float16 is computed in
         float32, and the variables are float32 then.
-    train_phase : scalar boolean tensor, usually a placeholder; a Python bool fixes the mode.
-    scope_bn : name of the variable scope.
-    decay : the weight of the old value in the moving averages, in [0, 1].
-    epsilon : added to the variance, above 0.
+    train_phase
+        Scalar boolean tensor, usually a placeholder; a Python bool fixes the mode.
+    scope_bn
+        Name of the variable scope.
+    decay
+        The weight of the old value in the moving averages, in [0, 1].
+    epsilon
+        Added to the variance, above 0.
 
     Returns
     -------
-    Tensor of the shape and dtype of ``x``.
+    tf.Tensor
+        Of the shape and dtype of ``x``.
 
     Raises
     ------
@@ -110,13 +118,17 @@ def run(fetch: Any, times: int = 1, feed_dict: Mapping[tf.Tensor, Any] | None = 
 
     Parameters
     ----------
-    fetch : a tensor, operation or nested structure of them, as ``Session.run`` takes.
-    times : how many runs, 0 or more.
-    feed_dict : values for placeholders, the same in each run.
+    fetch
+        A tensor, operation or nested structure of them, as ``Session.run`` takes.
+    times
+        How many runs, 0 or more.
+    feed_dict
+        Values for placeholders, the same in each run.
 
     Returns
     -------
-    What each run returned, in order.
+    list
+        What each run returned, in order.
     """
     with tf.compat.v1.Session() as session:
         session.run(tf.compat.v1.global_variables_initializer())

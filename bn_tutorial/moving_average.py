@@ -5,6 +5,8 @@ r"""The exponential moving average, with the semantics of ``tf.train.Exponential
 where d is the decay, the weight of the old value.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import numpy as np
@@ -37,10 +39,13 @@ class ExponentialMovingAverage:
 
     Parameters
     ----------
-    decay : the weight of the old value, in [0, 1].
-    num_updates : optional count of updates n ≥ 0, so far. The decay in use is then
+    decay
+        The weight of the old value, in [0, 1].
+    num_updates
+        Optional count of updates n ≥ 0, so far. The decay in use is then
         min(decay, (1 + n) / (10 + n)), which lets an average move quickly at first.
-    zero_debias : divide an average that started from 0 by 1 - decay^t after t updates (Kingma
+    zero_debias
+        Divide an average that started from 0 by 1 - decay^t after t updates (Kingma
         and Ba, 2015), so that it starts unbiased. An initialized average is left as it is.
 
     Raises

@@ -1,5 +1,7 @@
 """What a notebook does first, so that it prints the same on every machine."""
 
+from __future__ import annotations
+
 import os
 import sys
 

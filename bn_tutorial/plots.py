@@ -1,5 +1,7 @@
 """The book's figures, one look: colours, style, and the pictures that more than one page needs."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -58,11 +60,15 @@ def draw_graph(
 
     Parameters
     ----------
-    edges : (source, target, control) for each edge, as `bn_tutorial.graph.edges` gives them.
-    runs : names of the operations to fetch. What a session must run for them is drawn boldly,
+    edges
+        (source, target, control) for each edge, as `bn_tutorial.graph.edges` gives them.
+    runs
+        Names of the operations to fetch. What a session must run for them is drawn boldly,
         the rest pale. By default everything is bold.
-    labels : shorter labels for some operations. If given, only these operations are drawn.
-    ax : where to draw; by default a new figure.
+    labels
+        Shorter labels for some operations. If given, only these operations are drawn.
+    ax
+        Where to draw; by default a new figure.
     """
     graph = nx.DiGraph()
     for source, target, control in edges:

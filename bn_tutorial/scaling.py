@@ -15,6 +15,8 @@ scale. They share these conventions:
   ``reference`` that does not have the features of ``x``.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
@@ -38,14 +40,18 @@ def min_max_scale(
 
     Parameters
     ----------
-    x : array of real numbers, any shape.
-    feature_range : (a, b) with a < b, finite; (0, 1) and (-1, 1) are the common ones.
-    axis, reference : see the module.
+    x
+        Array of real numbers, any shape.
+    feature_range
+        (a, b) with a < b, finite; (0, 1) and (-1, 1) are the common ones.
+    axis, reference
+        See the module.
 
     Returns
     -------
-    Array of the shape of ``x``. Values of ``x`` outside the reference's range land outside
-    ``feature_range``; a constant feature lands on ``a``.
+    Array
+        Of the shape of ``x``. Values of ``x`` outside the reference's range land outside
+        ``feature_range``; a constant feature lands on ``a``.
     """
     low, high = feature_range
     if not -np.inf < low < high < np.inf:
@@ -70,8 +76,10 @@ def max_abs_scale(
 
     Parameters
     ----------
-    x : array of real numbers, any shape.
-    axis, reference : see the module.
+    x
+        Array of real numbers, any shape.
+    axis, reference
+        See the module.
     """
     x, reference, dtype = _prepare(x, reference, axis)
     return (x / _spread(np.abs(reference).max(axis=axis, keepdims=True))).astype(dtype)
@@ -89,8 +97,10 @@ def mean_normalize(
 
     Parameters
     ----------
-    x : array of real numbers, any shape.
-    axis, reference : see the module.
+    x
+        Array of real numbers, any shape.
+    axis, reference
+        See the module.
     """
     x, reference, dtype = _prepare(x, reference, axis)
     spread = reference.max(axis=axis, keepdims=True) - reference.min(axis=axis, keepdims=True)
@@ -107,8 +117,10 @@ def standardize(x: ArrayLike, *, axis: int | None = 0, reference: ArrayLike | No
 
     Parameters
     ----------
-    x : array of real numbers, any shape.
-    axis, reference : see the module.
+    x
+        Array of real numbers, any shape.
+    axis, reference
+        See the module.
     """
     x, reference, dtype = _prepare(x, reference, axis)
     mean = _mean(reference, axis)

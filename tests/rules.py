@@ -1,0 +1,225 @@
+"""The book's rules. Each is a function that yields what breaks it in one notebook.
+
+nbval compares every cell's output with the stored one, but it passes over some things in
+silence: cells without an execution count, PNG and JPEG. And it cannot read prose. These rules
+cover what it leaves out.
+"""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nbformat
+import yaml
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).parent.parent
+EXEMPT_TAGS = {"nbval-skip", "nbval-ignore-output"}
+FORBIDDEN_TAGS = {"raises-exception", "nbval-raises-exception", "skip-execution", "remove-output"}
+
+
+def toc_files() -> list[Path]:
+    """The pages of the table of contents, in order."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    names = [toc["root"]] + [
+        chapter["file"] for part in toc["parts"] for chapter in part["chapters"]
+    ]
+    pages = []
+    for name in names:
+        found = [path for suffix in (".ipynb", ".md") if (path := ROOT / (name + suffix)).is_file()]
+        if len(found) != 1:
+            raise FileNotFoundError(f"_toc.yml names {name}, for which there are {found}")
+        pages += found
+    return pages
+
+
+def read(path: Path) -> NotebookNode:
+    """The notebook at ``path``."""
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """The code cells, in order."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def is_exempt(cell: NotebookNode) -> bool:
+    """Whether nbval does not compare the outputs of this cell."""
+    return bool(EXEMPT_TAGS & set(cell.metadata.get("tags", [])))
+
+
+def text_of(output: NotebookNode) -> str:
+    """What an output says in plain text."""
+    if output.output_type == "stream":
+        return output.text
+    return output.get("data", {}).get("text/plain", "")
+
+
+def ran_in_order(notebook: NotebookNode) -> Iterator[str]:
+    """Each cell ran once, in order, in a fresh kernel: nbval skips a cell without a count."""
+    for expected, cell in enumerate(code_cells(notebook), start=1):
+        if cell.execution_count != expected:
+            yield f"code cell {expected} has execution count {cell.execution_count}"
+        for output in cell.outputs:
+            if output.get("execution_count", expected) != expected:
+                yield f"an output of code cell {expected} has another execution count"
+
+
+def ran_cleanly(notebook: NotebookNode) -> Iterator[str]:
+    """No cell stores an error or writes to standard error, and no tag hides one."""
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        for tag in FORBIDDEN_TAGS & set(cell.metadata.get("tags", [])):
+            yield f"code cell {number} is tagged {tag}"
+        for output in cell.outputs:
+            if output.output_type == "error":
+                yield f"code cell {number} stores an error: {output.ename}"
+            if output.get("name") == "stderr":
+                yield f"code cell {number} writes to standard error: {output.text[:80]!r}"
+
+
+def names_no_machine(notebook: NotebookNode) -> Iterator[str]:
+    """No output shows a path of a machine or the address of an object."""
+    trace = re.compile(
+        r"(?:/(?:home|Users|root|tmp|work|usr|opt|var)/\w)|\b[A-Z]:\\\w|0x[0-9a-f]{6,}"
+    )
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        for output in cell.outputs:
+            if found := trace.search(text_of(output)):
+                yield f"code cell {number} prints {found.group()!r}"
+
+
+def figures_compare(notebook: NotebookNode) -> Iterator[str]:
+    """Figures are SVG, which nbval compares, and carry no date."""
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        for output in cell.outputs:
+            data = output.get("data", {})
+            for kind in data:
+                if kind in ("image/png", "image/jpeg"):
+                    yield f"code cell {number} stores {kind}, which is never compared"
+            if "<dc:date>" in data.get("image/svg+xml", ""):
+                yield f"code cell {number} stores a figure with a date"
+
+
+def figures_speak(notebook: NotebookNode) -> Iterator[str]:
+    """Each figure has an alternative text that says something, a caption and a name."""
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        if any("image/svg+xml" in output.get("data", {}) for output in cell.outputs):
+            settings = cell.metadata.get("mystnb", {})
+            if len(settings.get("image", {}).get("alt", "").split()) < 8:
+                yield f"the figure of code cell {number} has no telling alt text"
+            for need in ("caption", "name"):
+                if not settings.get("figure", {}).get(need):
+                    yield f"the figure of code cell {number} has no {need}"
+
+
+def exemptions_conclude(notebook: NotebookNode) -> Iterator[str]:
+    """A cell exempt from comparison is followed by a compared cell that states the conclusion."""
+    cells = code_cells(notebook)
+    for number, (cell, following) in enumerate(zip(cells, [*cells[1:], None], strict=True), 1):
+        if is_exempt(cell) and (following is None or is_exempt(following) or not following.outputs):
+            yield f"code cell {number} is exempt, and no compared cell follows it"
+
+
+def needs_no_network(notebook: NotebookNode) -> Iterator[str]:
+    """No cell names what would fetch something (the kernels that run them are offline as well)."""
+    fetchers = re.compile(
+        r"\b(?:requests|urllib|httpx|aiohttp|ftplib|tensorflow_datasets|fetch_\w+|get_file|"
+        r"load_data|https?://\S+)|^\s*[!%]",
+        re.MULTILINE,
+    )
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        if found := fetchers.search(cell.source):
+            yield f"code cell {number} contains {found.group()!r}"
+
+
+def exercises_are_solved(notebook: NotebookNode) -> Iterator[str]:
+    """Each exercise has a solution with cells that run."""
+    source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    exercises = set(re.findall(r"```\{exercise\}.*\n:label: (\S+)", source))
+    solved = set()
+    open_solution = None
+    for cell in notebook.cells:
+        if start := re.match(r"```\{solution-start\} (\S+)", cell.source):
+            open_solution = start.group(1)
+        elif cell.source.startswith("```{solution-end}"):
+            open_solution = None
+        elif open_solution and cell.cell_type == "code":
+            solved.add(open_solution)
+    for label in sorted(exercises - solved):
+        yield f"exercise {label} has no solution that runs"
+    for label in sorted(solved - exercises):
+        yield f"solution {label} has no exercise"
+
+
+def prose_is_printed(notebook: NotebookNode) -> Iterator[str]:
+    """A decimal in prose, captions and alt texts is printed by a compared cell, stands as a number
+    in the code, or stands in a paragraph that cites its source."""
+    printed, literals = numbers_of(notebook)
+    for text in prose_of(notebook):
+        for decimal in decimals_of(text):
+            if not is_backed(decimal, printed, literals):
+                yield f"no cell prints {decimal}: …{context(decimal, text)}…"
+
+
+def prose_of(notebook: NotebookNode) -> Iterator[str]:
+    """All that the notebook says in words."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            yield cell.source
+        else:
+            settings = cell.metadata.get("mystnb", {})
+            yield settings.get("figure", {}).get("caption", "")
+            yield settings.get("image", {}).get("alt", "")
+
+
+def decimals_of(text: str) -> list[str]:
+    """The decimals that ``text`` states itself: not in a URL, an option, a cited paragraph."""
+    own = [
+        re.sub(r"https?://\S+|^:\w+:.*$", "", paragraph, flags=re.MULTILINE)
+        for paragraph in re.split(r"\n\s*\n", text)
+        if "{cite" not in paragraph
+    ]
+    return re.findall(r"(?<![\w./:])\d+\.\d+(?!\.?\d)", "\n\n".join(own))
+
+
+def numbers_of(notebook: NotebookNode) -> tuple[set[float], set[float]]:
+    """The numbers that compared cells print, and those that stand in code."""
+    printed, literals = set(), set()
+    for cell in code_cells(notebook):
+        literals |= {
+            float(node.value)
+            for node in ast.walk(ast.parse(cell.source))
+            if isinstance(node, ast.Constant) and type(node.value) in (int, float)
+        }
+        if not is_exempt(cell):
+            for output in cell.outputs:
+                found = re.findall(r"\d+\.?\d*(?:e[-+]?\d+)?", text_of(output))
+                printed |= {float(number) for number in found}
+    return printed, literals
+
+
+def is_backed(decimal: str, printed: set[float], literals: set[float]) -> bool:
+    """Whether ``decimal`` is a literal, or a printed number or a rounding of one."""
+    value, places = float(decimal), len(decimal.partition(".")[2])
+    half = 0.5 * 10**-places * (1 + 1e-9)
+    return value in literals or any(abs(number - value) <= half for number in printed)
+
+
+def context(decimal: str, text: str) -> str:
+    """The words around ``decimal``."""
+    place = text.index(decimal)
+    return text[max(0, place - 40) : place + 40].replace("\n", " ")
+
+
+RULES: list[Callable[[NotebookNode], Iterator[str]]] = [
+    ran_in_order,
+    ran_cleanly,
+    names_no_machine,
+    figures_compare,
+    figures_speak,
+    exemptions_conclude,
+    needs_no_network,
+    exercises_are_solved,
+    prose_is_printed,
+]

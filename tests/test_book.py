@@ -1,0 +1,51 @@
+"""Every notebook of the book keeps every rule; every page's decimals are printed somewhere."""
+
+import nbformat
+import pytest
+from rules import (
+    ROOT,
+    RULES,
+    context,
+    decimals_of,
+    is_backed,
+    numbers_of,
+    read,
+    toc_files,
+)
+
+PAGES = toc_files()
+NOTEBOOKS = [page for page in PAGES if page.suffix == ".ipynb"]
+TEXTS = [page for page in PAGES if page.suffix == ".md"]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_keeps_the_rule(path, rule):
+    assert not list(rule(read(path)))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_valid_and_names_no_version(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert "version" not in notebook.metadata.language_info
+
+
+def test_every_notebook_and_page_is_in_the_table_of_contents():
+    written = {
+        path for suffix in ("ipynb", "md") for path in (ROOT / "book").glob(f"**/*.{suffix}")
+    }
+    assert written == set(PAGES)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
+def test_a_page_without_code_states_only_decimals_that_a_notebook_prints(path):
+    printed, literals = set(), set()
+    for notebook in NOTEBOOKS:
+        more_printed, more_literals = numbers_of(read(notebook))
+        printed |= more_printed
+        literals |= more_literals
+    text = path.read_text(encoding="utf-8")
+    unbacked = [d for d in decimals_of(text) if not is_backed(d, printed, literals)]
+    assert not [context(decimal, text) for decimal in unbacked]

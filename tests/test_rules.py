@@ -1,0 +1,162 @@
+"""The checks are checked: each rule, and nbval itself, catches what it is there to catch."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import rules
+from conftest import OFFLINE
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from rules import ROOT
+
+SVG = '<svg><path d="M 1 2"/></svg>'
+FIGURE = {
+    "mystnb": {
+        "image": {"alt": "A straight line that rises from the lower left corner upwards."},
+        "figure": {"caption": "A line.", "name": "fig-line"},
+    }
+}
+
+
+def cell(source="1 + 1", count=1, outputs=(), **metadata):
+    return new_code_cell(source, execution_count=count, outputs=list(outputs), metadata=metadata)
+
+
+def printed(text, name="stdout"):
+    return new_output("stream", name=name, text=text)
+
+
+def shown(**data):
+    return new_output("display_data", data={k.replace("_", "/"): v for k, v in data.items()})
+
+
+def figure(svg=SVG):
+    return new_output("display_data", data={"image/svg+xml": svg})
+
+
+def clean_notebook():
+    return new_notebook(
+        cells=[
+            new_markdown_cell("The run prints 1.25, which is 1.3 rounded; we chose 0.5."),
+            cell("rate = 0.5", 1, [printed("1.25\n")]),
+            cell("plot()", 2, [figure()], **FIGURE),
+            cell("clock()", 3, [printed("17 s")], tags=["nbval-ignore-output"]),
+            cell("verdict()", 4, [printed("fast: True")]),
+            new_markdown_cell("```{exercise} One\n:label: ex-one\nAdd.\n```"),
+            new_markdown_cell("```{solution-start} ex-one\n```"),
+            cell("1 + 1", 5),
+            new_markdown_cell("```{solution-end}\n```"),
+        ]
+    )
+
+
+def spoilt(change):
+    notebook = clean_notebook()
+    change(notebook.cells)
+    return notebook
+
+
+def set_to(index, **values):
+    return lambda cells: cells[index].update(values)
+
+
+@pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)
+def test_a_clean_notebook_passes(rule):
+    assert list(rule(clean_notebook())) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "change"),
+    [
+        (rules.ran_in_order, set_to(1, execution_count=None)),
+        (rules.ran_in_order, set_to(1, execution_count=2)),
+        (rules.ran_cleanly, set_to(1, outputs=[printed("1.25\n", "stderr")])),
+        (rules.ran_cleanly, set_to(1, outputs=[new_output("error", ename="ValueError")])),
+        (rules.ran_cleanly, set_to(1, metadata={"tags": ["raises-exception"]})),
+        (rules.names_no_machine, set_to(1, outputs=[printed("/home/ada/x.py")])),
+        (rules.names_no_machine, set_to(1, outputs=[printed("<X at 0x7f00aa11bb22>")])),
+        (rules.figures_compare, set_to(2, outputs=[shown(image_png="iVBOR")])),
+        (rules.figures_compare, set_to(2, outputs=[figure("<svg><dc:date>now</dc:date></svg>")])),
+        (rules.figures_speak, set_to(2, metadata={})),
+        (rules.figures_speak, lambda cells: cells[2].metadata.mystnb.image.update(alt="Figure 3.")),
+        (rules.exemptions_conclude, set_to(4, outputs=[])),
+        (rules.exemptions_conclude, set_to(4, metadata={"tags": ["nbval-skip"]})),
+        (rules.needs_no_network, set_to(1, source="from urllib.request import urlopen")),
+        (rules.needs_no_network, set_to(1, source="!pip install numpy")),
+        (rules.exercises_are_solved, set_to(7, cell_type="markdown")),
+        (rules.prose_is_printed, set_to(0, source="The run prints 1.26.")),
+        (rules.prose_is_printed, set_to(1, outputs=[])),
+        (rules.prose_is_printed, set_to(1, metadata={"tags": ["nbval-ignore-output"]})),
+        (
+            rules.prose_is_printed,
+            lambda cells: cells[2].metadata.mystnb.figure.update(caption="Up to 9.75."),
+        ),
+    ],
+)
+def test_a_broken_rule_is_noticed(rule, change):
+    assert list(rule(spoilt(change)))
+
+
+def test_a_cited_number_needs_no_cell():
+    notebook = spoilt(set_to(0, source="They report 4.9 {cite}`ioffe2015batch`."))
+    assert list(rules.prose_is_printed(notebook)) == []
+
+
+def run_nbval(path):
+    """Run nbval on one notebook with the project's settings; return the failed cells."""
+    options = ["--numprocesses=0", "-p", "no:cacheprovider", "--tb=no", "-q", "-rf"]
+    project = ["-c", ROOT / "pyproject.toml", "--rootdir", path.parent]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", *project, *options, path],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=path.parent,
+    )
+    assert re.search(r"\d+ passed", result.stdout), result.stdout + result.stderr
+    return [int(number) for number in re.findall(r"^FAILED .*::Cell (\d+)", result.stdout, re.M)]
+
+
+def test_nbval_notices_one_digit_and_one_point_of_a_figure(tmp_path):
+    copy = tmp_path / "algorithm.ipynb"
+    shutil.copy(ROOT / "book" / "algorithm.ipynb", copy)
+    notebook = json.loads(copy.read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+    def change(pattern, replacement, lines):
+        text, changes = re.subn(pattern, replacement, "".join(lines), count=1)
+        assert changes == 1
+        return text.splitlines(keepends=True)
+
+    def first(kind):
+        return next(
+            (number, output["data"])
+            for number, cell in enumerate(cells)
+            for output in cell["outputs"]
+            if kind in output.get("data", {})
+        )
+
+    digit_cell, data = first("text/plain")
+    data["text/plain"] = change(r"200", "201", data["text/plain"])
+    point_cell, data = first("image/svg+xml")
+    data["image/svg+xml"] = change(r"(M \d+\.\d*)\d", r"\g<1>x", data["image/svg+xml"])
+    copy.write_text(json.dumps(notebook), encoding="utf-8")
+
+    assert run_nbval(copy) == [digit_cell, point_cell]
+
+
+def test_the_kernels_of_the_tests_have_no_network():
+    attempt = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
+    result = subprocess.run(
+        [sys.executable, "-c", attempt],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(OFFLINE)},
+    )
+    assert "PermissionError: the book runs without a network" in result.stderr
+    assert str(OFFLINE) in os.environ["PYTHONPATH"]
