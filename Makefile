@@ -40,7 +40,11 @@ NOTEBOOKS ?= $(wildcard book/*.ipynb)
 refresh: $(READY)  ## run the notebooks afresh and store their outputs (then read the diff)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.kernel_name=python3 \
-	    --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+	    --ExecutePreprocessor.record_timing=False \
+	    --ClearMetadataPreprocessor.enabled=True \
+	    --ClearMetadataPreprocessor.clear_cell_metadata=False \
+	    --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" \
+	    $(NOTEBOOKS)
 
 # One version of each package for all supported Pythons, so that they print the same.
 lock: $(READY)  ## choose the newest versions that pyproject.toml allows and write requirements.txt

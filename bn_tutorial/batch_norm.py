@@ -46,8 +46,9 @@ __all__ = [
 class BatchNormCache:
     """What the forward pass leaves for those who come after it.
 
-    The moving averages need ``mean`` and ``variance`` (biased), both of shape (channels,); a
-    backward pass needs the rest too.
+    The moving averages need ``mean`` and ``variance`` (biased), and a backward pass needs the rest
+    too. ``x_hat`` is the normalized batch, of the shape of ``x``; ``mean``, ``variance`` and
+    ``gamma`` have shape (channels,). All arrays are float64, and ``axis`` is 0 or more.
     """
 
     x_hat: Array

@@ -11,8 +11,8 @@ scale. They share these conventions:
   the same constant everywhere (0 after centring) instead of NaN.
 - Integers become float64; floats keep their dtype and are computed in float64 at least.
 - ``TypeError`` is raised for data that are not real numbers; ``ValueError`` for an empty
-  reference, NaN or infinity (one would spread to every example), an axis out of range, or a
-  ``reference`` that does not have the features of ``x``.
+  reference, NaN or infinity (one would spread to every example), an axis out of range, a
+  ``reference`` that does not have the features of ``x``, or numbers too large for their dtype.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ from ._checks import Array, as_float
 
 __all__ = ["max_abs_scale", "mean_normalize", "min_max_scale", "standardize"]
 
+# Overflow raises a ValueError below; NumPy need not warn of it too.
+_overflow_raises = np.errstate(over="ignore", invalid="ignore")
 
+
+@_overflow_raises
 def min_max_scale(
     x: ArrayLike,
     feature_range: tuple[float, float] = (0.0, 1.0),
@@ -61,9 +65,10 @@ def min_max_scale(
     maximum = reference.max(axis=axis, keepdims=True)
     unit = (x - minimum) / _spread(maximum - minimum)
     # A weighted mean of the ends, and not low + (high - low) * unit, hits both ends exactly.
-    return ((1 - unit) * low + unit * high).astype(dtype)
+    return _finish((1 - unit) * low + unit * high, x, dtype)
 
 
+@_overflow_raises
 def max_abs_scale(
     x: ArrayLike, *, axis: int | None = 0, reference: ArrayLike | None = None
 ) -> Array:
@@ -82,9 +87,11 @@ def max_abs_scale(
         See the module.
     """
     x, reference, dtype = _prepare(x, reference, axis)
-    return (x / _spread(np.abs(reference).max(axis=axis, keepdims=True))).astype(dtype)
+    spread = np.abs(reference).max(axis=axis, keepdims=True)
+    return _finish(x / _spread(spread), x, dtype)
 
 
+@_overflow_raises
 def mean_normalize(
     x: ArrayLike, *, axis: int | None = 0, reference: ArrayLike | None = None
 ) -> Array:
@@ -104,9 +111,10 @@ def mean_normalize(
     """
     x, reference, dtype = _prepare(x, reference, axis)
     spread = reference.max(axis=axis, keepdims=True) - reference.min(axis=axis, keepdims=True)
-    return ((x - _mean(reference, axis)) / _spread(spread)).astype(dtype)
+    return _finish((x - _mean(reference, axis)) / _spread(spread), x, dtype)
 
 
+@_overflow_raises
 def standardize(x: ArrayLike, *, axis: int | None = 0, reference: ArrayLike | None = None) -> Array:
     r"""Shift the reference's mean to 0 and divide by its standard deviation: the z-score.
 
@@ -125,7 +133,7 @@ def standardize(x: ArrayLike, *, axis: int | None = 0, reference: ArrayLike | No
     x, reference, dtype = _prepare(x, reference, axis)
     mean = _mean(reference, axis)
     deviation = np.sqrt(np.mean((reference - mean) ** 2, axis=axis, keepdims=True))
-    return ((x - mean) / _spread(deviation)).astype(dtype)
+    return _finish((x - mean) / _spread(deviation), x, dtype)
 
 
 def _prepare(
@@ -169,3 +177,11 @@ def _spread(spread: Array) -> Array:
     if not np.isfinite(spread).all():
         raise ValueError("the range of the data overflows its dtype: divide the data first")
     return np.where(spread == 0, 1, spread)
+
+
+def _finish(result: Array, x: Array, dtype: np.dtype[Any]) -> Array:
+    """Return ``result`` in ``dtype`` and in the shape of ``x``: a reference may have more axes."""
+    result = result.reshape(x.shape).astype(dtype)
+    if not np.isfinite(result).all():
+        raise ValueError(f"the result overflows {dtype}: divide the data first")
+    return result
