@@ -9,7 +9,7 @@ package costs next to nothing:
 ``data``                  data sets that need no download
 ``graph``                 the classic TensorFlow 1 layer and a small way to run graphs
 ``moving_average``        the exponential moving average with TensorFlow's semantics
-``notebook``                a quiet start for TensorFlow in notebooks
+``notebook``              a quiet start for TensorFlow in notebooks
 ``plots``                 one look for the book's figures
 ``scaling``               min-max, max-abs, mean normalization, standardization
 ========================  ==========================================================

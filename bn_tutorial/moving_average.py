@@ -59,8 +59,11 @@ class ExponentialMovingAverage:
         self, decay: float, num_updates: int | None = None, zero_debias: bool = False
     ) -> None:
         self.decay = check_decay(decay)
-        if zero_debias and decay == 1 and num_updates is None:
-            raise ValueError("zero_debias needs a decay below 1: at 1 an average never leaves 0")
+        if zero_debias and np.float32(decay) == 1 and num_updates is None:
+            raise ValueError(
+                "zero_debias needs a decay below 1 in float32: at 1 an average never leaves 0, "
+                f"got {decay!r}"
+            )
         self.num_updates = num_updates
         self.zero_debias = zero_debias
         self._averages: dict[str, Array] = {}
@@ -144,7 +147,7 @@ class ExponentialMovingAverage:
         """
         if name not in self._averages:
             raise KeyError(f"no average of {name!r}; there are {sorted(self._averages)}")
-        return self._averages[name][()]
+        return self._averages[name].copy()[()]
 
     def _decay_in_use(self) -> np.float32:
         decay = np.float32(self.decay)
