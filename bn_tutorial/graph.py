@@ -18,7 +18,7 @@ __all__ = ["Edge", "batch_norm_layer", "edges", "run"]
 
 def batch_norm_layer(
     x: tf.Tensor,
-    train_phase: tf.Tensor,
+    train_phase: tf.Tensor | bool,
     scope_bn: str,
     decay: float = 0.5,
     epsilon: float = 1e-3,
@@ -44,7 +44,8 @@ def batch_norm_layer(
         is known. Statistics are taken over all the other dimensions. float16 is computed in
         float32, and the variables are float32 then.
     train_phase
-        Scalar boolean tensor, usually a placeholder; a Python bool fixes the mode.
+        Scalar boolean tensor, usually a placeholder; a Python bool, which `tf.cond` itself would
+        refuse, fixes the mode.
     scope_bn
         Name of the variable scope.
     decay
@@ -63,7 +64,7 @@ def batch_norm_layer(
         For ``x`` of unknown rank, of rank below 2 or of unknown last dimension, a decay outside
         [0, 1], or an epsilon not above 0.
     TypeError
-        For an ``x`` that is not a floating-point tensor.
+        For an ``x`` that is not a floating-point tensor, or a ``train_phase`` that is not boolean.
     RuntimeError
         When called in eager mode: moving averages of tensors need a graph.
     """
@@ -81,6 +82,10 @@ def batch_norm_layer(
     channels = x.shape[-1]
     if channels is None:
         raise ValueError(f"x must have a known last dimension, got shape {x.shape}")
+
+    train_phase = tf.convert_to_tensor(train_phase)
+    if train_phase.dtype != tf.bool:
+        raise TypeError(f"train_phase must be boolean, got {train_phase.dtype.name}")
 
     dtype = x.dtype
     x = tf.cast(x, tf.float32) if dtype == tf.float16 else x
@@ -151,7 +156,7 @@ def edges(graph: tf.Graph) -> list[Edge]:
         for operation in graph.get_operations()
         for control, sources in (
             (False, [tensor.op.name for tensor in operation.inputs]),
-            (True, [source.name for source in operation.control_inputs]),
+            (True, sorted(source.name for source in operation.control_inputs)),
         )
         for source in sources
     ]

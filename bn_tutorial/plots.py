@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from graphlib import TopologicalSorter
 
 import matplotlib.pyplot as plt
-import networkx as nx
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib_inline.backend_inline import set_matplotlib_formats
@@ -61,49 +61,43 @@ def draw_graph(
     Parameters
     ----------
     edges
-        (source, target, control) for each edge, as `bn_tutorial.graph.edges` gives them.
+        (source, target, control) for each edge, as `bn_tutorial.graph.edges` gives them. A cycle,
+        such as a loop of TensorFlow 1, raises ``graphlib.CycleError``.
     runs
         Names of the operations to fetch. What a session must run for them is drawn boldly,
         the rest pale. By default everything is bold.
     labels
-        Shorter labels for some operations. If given, only these operations are drawn.
+        Labels for some operations. If given, only these are drawn, those of one column in this
+        order from top to bottom.
     ax
         Where to draw; by default a new figure.
     """
-    graph = nx.DiGraph()
-    for source, target, control in edges:
-        if labels is None or (source in labels and target in labels):
-            graph.add_edge(source, target, control=control)
-    labels = {name: (labels or {}).get(name, name) for name in graph}
-    bold = set(graph)
-    if runs is not None:
-        bold = set(runs).union(*(nx.ancestors(graph, name) for name in runs))
+    edges = list(edges)
+    bold = set(runs or ())
+    # Also through operations that are not drawn.
+    while new := {source for source, target, _ in edges if target in bold} - bold:
+        bold |= new
+
+    edges = [edge for edge in edges if labels is None or (edge[0] in labels and edge[1] in labels)]
+    sources: dict[str, set[str]] = {name: set() for name in labels or ()}
+    for source, target, _ in edges:
+        sources.setdefault(source, set())
+        sources.setdefault(target, set()).add(source)
+    columns = _columns(sources)
+    if runs is None:
+        bold = set(sources)
 
     if ax is None:
         _, ax = plt.subplots()
-    for column, names in enumerate(nx.topological_generations(graph)):
-        nx.set_node_attributes(graph, dict.fromkeys(names, column), "column")
-    position = nx.multipartite_layout(graph, subset_key="column")
-    for control, style in ((False, "solid"), (True, "dashed")):
-        chosen = [
-            (a, b) for a, b, is_control in graph.edges(data="control") if is_control == control
-        ]
-        nx.draw_networkx_edges(
-            graph,
-            position,
-            edgelist=chosen,
-            style=style,
-            edge_color=[(ORANGE if control else BLUE) if b in bold else GREY for _, b in chosen],
-            width=2,
-            arrowsize=16,
-            node_size=2600,
-            ax=ax,
-        )
-    for name, (x, y) in position.items():
-        ax.text(
-            x,
-            y,
-            labels[name],
+    place = {
+        name: (x, (len(column) - 1) / 2 - row)
+        for x, column in enumerate(columns)
+        for row, name in enumerate(column)
+    }
+    boxes = {
+        name: ax.text(
+            *place[name],
+            (labels or {}).get(name, name),
             ha="center",
             va="center",
             color="black" if name in bold else GREY,
@@ -114,6 +108,52 @@ def draw_graph(
                 "linestyle": "solid" if name in bold else "dotted",
             },
         )
-    ax.margins(0.15, 0.25)
+        for name in place
+    }
+    rows = max(map(len, columns), default=1)
+    ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-rows / 2, rows / 2))
     ax.set_axis_off()
+
+    for source, target, control in edges:
+        ax.annotate(
+            "",
+            place[target],
+            place[source],
+            arrowprops={
+                "arrowstyle": "-|>",
+                "connectionstyle": f"arc3,rad={_bend(place, source, target)}",
+                "color": GREY if target not in bold else ORANGE if control else BLUE,
+                "linestyle": "dashed" if control else "solid",
+                "linewidth": 2,
+                "mutation_scale": 16,
+                "patchA": boxes[source].get_bbox_patch(),
+                "patchB": boxes[target].get_bbox_patch(),
+            },
+        )
+    # The arrows end at the boxes, whose size is known only after they have been drawn once.
+    ax.figure.canvas.draw()
     return ax
+
+
+def _columns(sources: Mapping[str, set[str]]) -> list[list[str]]:
+    """Sort operations into columns: each to the right of all its sources, in the given order."""
+    order = list(sources)
+    sorter = TopologicalSorter(sources)
+    sorter.prepare()
+    columns = []
+    while sorter.is_active():
+        ready = sorter.get_ready()
+        columns.append(sorted(ready, key=order.index))
+        sorter.done(*ready)
+    return columns
+
+
+def _bend(place: Mapping[str, tuple[int, float]], source: str, target: str) -> float:
+    """The curvature of an edge: 0, unless a straight line would run through a box on its way."""
+    (x0, y0), (x1, y1) = place[source], place[target]
+    for x, y in place.values():
+        if x0 < x < x1:
+            above = y0 + (y1 - y0) * (x - x0) / (x1 - x0) - y
+            if abs(above) < 0.4:
+                return -0.15 if above >= 0 else 0.15
+    return 0

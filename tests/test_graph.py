@@ -72,8 +72,9 @@ def build(*inner, dtype=tf.float32, **kwargs):
         gradients=gradients,
         gamma=session.run(gamma),
         beta=session.run(beta),
-        save=lambda path: saver.save(session, path),
-        restore=lambda path: saver.restore(session, path),
+        graph=graph,
+        session=session,
+        saver=saver,
     )
 
 
@@ -165,10 +166,12 @@ def test_a_saved_layer_serves_what_it_served_before(tmp_path):
     x, new = batches(2, (6, 3))
     for _ in range(3):
         trained.train(x)
-    path = trained.save(str(tmp_path / "layer"))
+    with trained.graph.as_default():
+        path = trained.saver.save(trained.session, str(tmp_path / "layer"))
     restored = build(3)
     assert not np.array_equal(restored.serve(new), trained.serve(new))
-    restored.restore(path)
+    with restored.graph.as_default():
+        restored.saver.restore(restored.session, path)
     np.testing.assert_array_equal(restored.serve(new), trained.serve(new))
     np.testing.assert_array_equal(restored.averages(), trained.averages())
 
@@ -195,13 +198,15 @@ def test_a_layer_built_twice_has_variables_and_averages_of_its_own():
 def test_a_python_bool_fixes_the_mode(train_phase):
     with tf.Graph().as_default():
         y = batch_norm_layer(tf.constant([[1.0], [3.0]]), train_phase, "bn")
-        y, moved = run([y, v1.global_variables()[2:]], times=2)[0]
+        with tf.control_dependencies([y]):
+            averages = [variable.read_value() for variable in v1.global_variables()[2:]]
+        (y, averages), *_ = run([y, averages])
     if train_phase:
-        expected, averages = np.divide([-1, 1], math.sqrt(1.001)), [1, 0.5]
+        expected, moved = np.divide([-1, 1], math.sqrt(1.001)), [1, 0.5]
     else:
-        expected, averages = np.divide([1, 3], math.sqrt(0.001)), [0, 0]
+        expected, moved = np.divide([1, 3], math.sqrt(0.001)), [0, 0]
     np.testing.assert_allclose(y.ravel(), expected, rtol=1e-6)
-    assert [average.item() for average in moved] == averages
+    assert [average.item() for average in averages] == moved
 
 
 @pytest.mark.usefixtures("kind")
@@ -343,7 +348,7 @@ def test_edges_tell_data_from_control():
         with tf.control_dependencies([b]):
             c = tf.add(a, a, name="c")
             tf.multiply(c, b, name="d")  # data from b already make it wait
-        with tf.control_dependencies([c, b]):
+        with tf.control_dependencies([c]):
             tf.no_op(name="e")
     assert edges(graph) == [
         Edge("a", "b", False),
@@ -353,6 +358,5 @@ def test_edges_tell_data_from_control():
         Edge("c", "d", False),
         Edge("b", "d", False),
         Edge("c", "e", True),
-        Edge("b", "e", True),
     ]
     assert edges(tf.Graph()) == []

@@ -1,0 +1,127 @@
+"""What the figures show, and that they come out the same every time."""
+
+import graphlib
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from matplotlib.colors import to_hex
+from matplotlib.text import Annotation
+
+from bn_tutorial.plots import BLUE, GREY, ORANGE, draw_graph, use_book_style
+
+mpl.use("agg")
+
+# b waits for a; c reads both and waits for b; d is on a branch of its own.
+EDGES = [("a", "b", False), ("a", "c", False), ("b", "c", True), ("a", "d", False)]
+
+
+@pytest.fixture(autouse=True)
+def _own_figures_and_style():
+    with mpl.rc_context():
+        yield
+    plt.close("all")
+
+
+def boxes(ax):
+    return {text.get_text(): text for text in ax.texts if not isinstance(text, Annotation)}
+
+
+def arrows(ax):
+    """(source, target, line style, colour) of each arrow; its ends are the boxes' positions."""
+    at = {text.get_position(): label for label, text in boxes(ax).items()}
+    return sorted(
+        (
+            at[arrow.xyann],
+            at[arrow.xy],
+            arrow.arrow_patch.get_linestyle(),
+            to_hex(arrow.arrow_patch.get_edgecolor()).upper(),
+        )
+        for arrow in ax.texts
+        if isinstance(arrow, Annotation)
+    )
+
+
+def test_every_operation_is_drawn_and_control_edges_are_dashed():
+    ax = draw_graph(iter(EDGES))
+    assert sorted(boxes(ax)) == ["a", "b", "c", "d"]
+    assert arrows(ax) == [
+        ("a", "b", "solid", BLUE),
+        ("a", "c", "solid", BLUE),
+        ("a", "d", "solid", BLUE),
+        ("b", "c", "dashed", ORANGE),
+    ]
+
+
+def test_an_operation_stands_to_the_right_of_all_that_it_waits_for():
+    position = {label: text.get_position() for label, text in boxes(draw_graph(EDGES)).items()}
+    assert all(position[source][0] < position[target][0] for source, target, _ in EDGES)
+    assert len(set(position.values())) == 4
+
+
+def bold(ax):
+    found = set()
+    for label, text in boxes(ax).items():
+        style = text.get_color(), text.get_bbox_patch().get_linestyle()
+        assert style in {("black", "solid"), (GREY, "dotted")}
+        if style[0] == "black":
+            found.add(label)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"), [(None, "abcd"), (["c"], "abc"), (["a"], "a"), (["b", "d"], "abd")]
+)
+def test_what_a_session_must_run_is_bold(runs, expected):
+    ax = draw_graph(EDGES, runs=runs)
+    assert bold(ax) == set(expected)
+    for _, target, _, colour in arrows(ax):
+        assert (colour == GREY) == (target not in expected)
+
+
+def test_labels_choose_what_is_drawn_and_how_it_is_called():
+    ax = draw_graph(EDGES, labels={"c": "product", "b": "update", "lonely": "no edges"})
+    assert arrows(ax) == [("update", "product", "dashed", ORANGE)]
+    assert boxes(ax)["no edges"].get_position()[0] == boxes(ax)["update"].get_position()[0]
+
+
+def test_labels_order_a_column_from_top_to_bottom():
+    for order in ["b", "d"], ["d", "b"]:
+        drawn = boxes(draw_graph(EDGES, labels={name: name for name in ["a", *order]}))
+        heights = [drawn[name].get_position()[1] for name in order]
+        assert heights == sorted(heights, reverse=True)
+
+
+def test_an_operation_that_runs_is_bold_also_where_the_path_to_it_is_not_drawn():
+    chain = [("a", "hidden", False), ("hidden", "b", False), ("b", "c", False)]
+    ax = draw_graph(chain, runs=["b"], labels={name: name for name in "abc"})
+    assert bold(ax) == {"a", "b"}
+
+
+def test_a_graph_is_drawn_where_it_is_told_to_be():
+    _, (left, right) = plt.subplots(ncols=2)
+    assert draw_graph(EDGES, ax=right) is right
+    assert (len(left.texts), len(right.texts)) == (0, 8)
+
+
+def test_a_loop_raises():
+    with pytest.raises(graphlib.CycleError):
+        draw_graph([("a", "b", False), ("b", "a", False)])
+
+
+def test_figures_in_the_book_style_come_out_the_same_without_a_date(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))  # its history stays out of the user's home
+    use_book_style()
+    svg = InteractiveShell.instance().display_formatter.formatters["image/svg+xml"]
+
+    def figure():
+        ax = draw_graph(EDGES)
+        ax.fill_between([0, 1], [0, 1], hatch="/", label="clip paths and hatches have ids")
+        return svg(ax.figure)
+
+    first, second = figure(), figure()
+    assert first == second
+    assert "<svg" in first
+    assert "date>" not in first
+    assert ">a</text>" in first  # text is kept as text
