@@ -49,8 +49,8 @@ def test_values_and_slopes_equal_tensorflows(function, derivative, peer, z):
         tape.watch(data)
         value = peer(data)
     np.testing.assert_allclose(function(z), value, rtol=4 * EPS)
-    # Relative to 1: TensorFlow's slopes come from 1 - g or 1 - g², and lose digits when small.
-    np.testing.assert_allclose(derivative(z), tape.gradient(value, data), rtol=0, atol=4 * EPS)
+    # TensorFlow forms a slope from 1 - g or 1 - g²: right relative to 1, not to a small slope.
+    np.testing.assert_allclose(derivative(z), tape.gradient(value, data), rtol=0, atol=10 * EPS)
 
 
 @given(z=Z)
