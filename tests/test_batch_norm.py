@@ -411,6 +411,14 @@ def test_a_channel_mismatch_raises(function, position, shape):
         with_parameter(function, position, np.ones(shape))
 
 
+@pytest.mark.parametrize("shape", [(), (1, 3)], ids=str)
+def test_an_affine_map_needs_vectors(shape):
+    with pytest.raises(
+        ValueError, match=re.escape(f"same shape (channels,), got {{'gamma': {shape}")
+    ):
+        inference_affine(*np.ones((4, *shape)))
+
+
 @all_slots
 @pytest.mark.parametrize("value", [["a"] * 3, [1j] * 3, [True] * 3, [None] * 3], ids=str)
 def test_parameters_must_be_real_numbers(function, position, value):

@@ -216,6 +216,7 @@ def test_the_input_is_left_alone(scale):
         ([1.0], {"reference": ["a"]}, TypeError, "reference must hold integers or floats"),
         ([], {}, ValueError, r"at least one example, got shape \(0,\)"),
         (np.empty((0, 3)), {}, ValueError, r"at least one example, got shape \(0, 3\)"),
+        (np.empty((3, 0)), {"axis": 1}, ValueError, r"one example, got shape \(3, 0\)"),
         ([1.0], {"reference": []}, ValueError, r"at least one example, got shape \(0,\)"),
         ([1.0, np.nan], {}, ValueError, "x holds NaN or infinity.* drop or fill"),
         ([1.0, -np.inf], {}, ValueError, "x holds NaN or infinity"),
