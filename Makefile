@@ -41,7 +41,7 @@ refresh: $(READY)  ## run the notebooks afresh and store their outputs (then rea
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.kernel_name=python3 \
 	    --ExecutePreprocessor.record_timing=False \
-	    --ExecutePreprocessor.coalesce_streams=True \
+	    --coalesce-streams \
 	    --ClearMetadataPreprocessor.enabled=True \
 	    --ClearMetadataPreprocessor.clear_cell_metadata=False \
 	    --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" \

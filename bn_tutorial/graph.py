@@ -111,7 +111,6 @@ def batch_norm_layer(
                 tf.convert_to_tensor(ema.average(batch_variance)),
             )
 
-        train_phase = tf.convert_to_tensor(train_phase, tf.bool)  # `tf.cond` refuses Python's bools
         mean, variance = tf.cond(train_phase, update_and_use_batch, use_averages)
         y = tf.nn.batch_normalization(x, mean, variance, beta, gamma, epsilon)
     return tf.cast(y, dtype)

@@ -66,6 +66,14 @@ def ran_in_order(notebook: NotebookNode) -> Iterator[str]:
                 yield f"an output of code cell {expected} has another execution count"
 
 
+def prints_in_one_piece(notebook: NotebookNode) -> Iterator[str]:
+    """What a cell prints is stored as one output: in pieces, a page shows it torn apart."""
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        names = [output.get("name") for output in cell.outputs]
+        if names.count("stdout") > 1:
+            yield f"code cell {number} stores what it prints in {names.count('stdout')} pieces"
+
+
 def ran_cleanly(notebook: NotebookNode) -> Iterator[str]:
     """No cell stores an error or writes to standard error, and no tag hides one."""
     for number, cell in enumerate(code_cells(notebook), start=1):
@@ -214,6 +222,7 @@ def context(decimal: str, text: str) -> str:
 
 RULES: list[Callable[[NotebookNode], Iterator[str]]] = [
     ran_in_order,
+    prints_in_one_piece,
     ran_cleanly,
     names_no_machine,
     figures_compare,

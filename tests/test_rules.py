@@ -74,6 +74,7 @@ def test_a_clean_notebook_passes(rule):
     [
         (rules.ran_in_order, set_to(1, execution_count=None)),
         (rules.ran_in_order, set_to(1, execution_count=2)),
+        (rules.prints_in_one_piece, set_to(1, outputs=[printed("1.2"), printed("5\n")])),
         (rules.ran_cleanly, set_to(1, outputs=[printed("1.25\n", "stderr")])),
         (rules.ran_cleanly, set_to(1, outputs=[new_output("error", ename="ValueError")])),
         (rules.ran_cleanly, set_to(1, metadata={"tags": ["raises-exception"]})),
