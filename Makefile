@@ -41,11 +41,11 @@ refresh: $(READY)  ## run the notebooks afresh and store their outputs (then rea
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.kernel_name=python3 \
 	    --ExecutePreprocessor.record_timing=False \
-	    --coalesce-streams \
 	    --ClearMetadataPreprocessor.enabled=True \
 	    --ClearMetadataPreprocessor.clear_cell_metadata=False \
 	    --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" \
 	    $(NOTEBOOKS)
+	$(BIN)/jupyter nbconvert --to notebook --inplace --coalesce-streams $(NOTEBOOKS)
 
 # One version of each package for all supported Pythons, so that they print the same.
 lock: $(READY)  ## choose the newest versions that pyproject.toml allows and write requirements.txt
