@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import Array, as_float, check_epsilon
+from ._common import Array, as_float, check_epsilon, mean_over
 
 __all__ = [
     "BatchNormCache",
@@ -85,7 +85,7 @@ def moments(x: ArrayLike, *, axis: int = -1) -> tuple[Array, Array]:
     others = tuple(i for i in range(x.ndim) if i != axis)
     if 0 in (x.shape[i] for i in others):
         raise ValueError(f"an empty batch has no mean: x has shape {x.shape}")
-    mean = x.mean(axis=others)
+    mean = mean_over(x, others)
     variance = np.mean((x - _along(mean, x, axis)) ** 2, axis=others)
     return mean, variance
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import Array, check_decay
+from ._common import Array, check_decay
 
 __all__ = ["ExponentialMovingAverage", "half_life", "weights", "window"]
 
@@ -138,7 +138,7 @@ class ExponentialMovingAverage:
         return {name: self.average(name) for name in values}
 
     def average(self, name: str) -> Array:
-        """The average of the value called ``name``, 0 if nothing was applied since it began.
+        """The average of the value called ``name``, a copy; after `initialize`, its start.
 
         Raises
         ------

@@ -8,7 +8,6 @@ from graphlib import TopologicalSorter
 import matplotlib.pyplot as plt
 from cycler import cycler
 from matplotlib.axes import Axes
-from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 __all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "RED", "draw_graph", "use_book_style"]
 
@@ -27,6 +26,9 @@ def use_book_style() -> None:
     Figures become SVG with fixed ids, text kept as text and no date, so that a test can compare
     them character by character.
     """
+    # Only a notebook has it: the rest of this module works without IPython.
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
     set_matplotlib_formats("svg", metadata={"Date": None})  # type: ignore[no-untyped-call]
     plt.rcParams.update(
         {

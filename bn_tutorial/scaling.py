@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import Array, as_float
+from ._common import Array, as_float, mean_over
 
 __all__ = ["max_abs_scale", "mean_normalize", "min_max_scale", "standardize"]
 
@@ -111,7 +111,7 @@ def mean_normalize(
     """
     x, reference, dtype = _prepare(x, reference, axis)
     spread = reference.max(axis=axis, keepdims=True) - reference.min(axis=axis, keepdims=True)
-    return _finish((x - _mean(reference, axis)) / _spread(spread), x, dtype)
+    return _finish((x - mean_over(reference, axis, keepdims=True)) / _spread(spread), x, dtype)
 
 
 @_overflow_raises
@@ -131,7 +131,7 @@ def standardize(x: ArrayLike, *, axis: int | None = 0, reference: ArrayLike | No
         See the module.
     """
     x, reference, dtype = _prepare(x, reference, axis)
-    mean = _mean(reference, axis)
+    mean = mean_over(reference, axis, keepdims=True)
     deviation = np.sqrt(np.mean((reference - mean) ** 2, axis=axis, keepdims=True))
     return _finish((x - mean) / _spread(deviation), x, dtype)
 
@@ -160,16 +160,6 @@ def _prepare(
             f"got shapes {x.shape} and {reference.shape}"
         )
     return x, reference, dtype
-
-
-def _mean(reference: Array, axis: int | None) -> Array:
-    """Return the mean, and exactly the constant where the reference is constant.
-
-    Summing rounds: the mean of three times 0.1 is not 0.1.
-    """
-    mean = reference.mean(axis=axis, keepdims=True)
-    first = reference.min(axis=axis, keepdims=True)
-    return np.where(first == reference.max(axis=axis, keepdims=True), first, mean)
 
 
 def _spread(spread: Array) -> Array:

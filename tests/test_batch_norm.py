@@ -209,7 +209,7 @@ def test_gamma_and_beta_can_give_the_input_back(x, epsilon):
     assert np.all(np.abs(y - x) <= 8 * EPS * np.abs(x).max(axis=0))
 
 
-@given(value=WHOLE, m=st.integers(1, 9))
+@given(value=st.floats(-1e300, 1e300), m=st.integers(1, 9))
 def test_a_constant_channel_comes_out_as_beta(value, m):
     y, cache = batch_norm_forward(np.full((m, 2), value), [3, -2], [5, 0.5])
     np.testing.assert_array_equal(y, np.full((m, 2), [5, 0.5]))

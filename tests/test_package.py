@@ -60,6 +60,8 @@ def test_a_module_loads_when_it_is_asked_for():
     assert "numpy" in loaded
     loaded = imported_by("import bn_tutorial; bn_tutorial.data.wine; dir(bn_tutorial)")
     assert loaded & HEAVY == {"sklearn", "scipy"}
+    # IPython comes with the notebooks, and is no dependency of the package.
+    assert imported_by("import bn_tutorial; bn_tutorial.plots.draw_graph") & HEAVY == {"matplotlib"}
 
 
 def test_dir_lists_every_module():

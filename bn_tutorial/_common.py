@@ -1,4 +1,5 @@
-"""Checks that the modules share. Each error says what came and what would be right."""
+"""What the modules share: checks, whose errors say what came and what would be right, and a mean
+that is exact where the data are constant."""
 
 from __future__ import annotations
 
@@ -36,3 +37,13 @@ def check_decay(decay: float) -> float:
     if not 0 <= decay <= 1:
         raise ValueError(f"decay must lie in [0, 1], such as 0.99, got {decay!r}")
     return decay
+
+
+def mean_over(x: Array, axis: int | tuple[int, ...] | None, *, keepdims: bool = False) -> Array:
+    """Return the mean over ``axis``, and exactly the constant where ``x`` is constant.
+
+    Summing rounds: the mean of three times 0.1 is not 0.1.
+    """
+    smallest = x.min(axis=axis, keepdims=keepdims)
+    constant = smallest == x.max(axis=axis, keepdims=keepdims)
+    return np.where(constant, smallest, x.mean(axis=axis, keepdims=keepdims))
