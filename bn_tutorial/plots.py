@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import TopologicalSorter
 
 import matplotlib.pyplot as plt
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 __all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "RED", "draw_graph", "use_book_style"]
 
@@ -23,13 +25,16 @@ GREY = "#767676"
 def use_book_style() -> None:
     """Make this notebook's figures look like the book's and come out the same every time.
 
-    Figures become SVG with fixed ids, text kept as text and no date, so that a test can compare
-    them character by character.
+    Figures become SVG with fixed ids, text kept as text, coordinates that the last digits of a
+    computation do not change, and no date, so that a test can compare them character by character.
     """
-    # Only a notebook has it: the rest of this module works without IPython.
+    # Only a notebook has these: the rest of this module works without IPython.
+    from IPython.core.getipython import get_ipython
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-    set_matplotlib_formats("svg", metadata={"Date": None})  # type: ignore[no-untyped-call]
+    set_matplotlib_formats("svg")  # type: ignore[no-untyped-call]
+    shell = get_ipython()  # type: ignore[no-untyped-call]
+    shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, _portable_svg)
     plt.rcParams.update(
         {
             "svg.hashsalt": "bn_tutorial",
@@ -45,6 +50,19 @@ def use_book_style() -> None:
             "lines.linewidth": 2,
             "legend.frameon": False,
         }
+    )
+
+
+def _portable_svg(figure: Figure) -> str:
+    """The figure as SVG with two decimals of a point, on which all processors agree."""
+    from IPython.core.pylabtools import print_figure
+
+    svg = print_figure(figure, fmt="svg", metadata={"Date": None})  # type: ignore[no-untyped-call]
+    # Numbers inside of tags are coordinates; those between tags are labels and stay.
+    return re.sub(
+        r"<[^>]*>",
+        lambda tag: re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", tag[0]),
+        svg,
     )
 
 

@@ -4,6 +4,7 @@ import graphlib
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.colors import to_hex
@@ -110,11 +111,16 @@ def test_a_loop_raises():
         draw_graph([("a", "b", False), ("b", "a", False)])
 
 
-def test_figures_in_the_book_style_come_out_the_same_without_a_date(tmp_path, monkeypatch):
+@pytest.fixture
+def svg(tmp_path, monkeypatch):
+    """What a notebook in the book's style stores for a figure."""
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))  # its history stays out of the user's home
+    InteractiveShell.instance()
     use_book_style()
-    svg = InteractiveShell.instance().display_formatter.formatters["image/svg+xml"]
+    return InteractiveShell.instance().display_formatter.formatters["image/svg+xml"]
 
+
+def test_figures_in_the_book_style_come_out_the_same_without_a_date(svg):
     def figure():
         ax = draw_graph(EDGES)
         ax.fill_between([0, 1], [0, 1], hatch="/", label="clip paths and hatches have ids")
@@ -125,3 +131,17 @@ def test_figures_in_the_book_style_come_out_the_same_without_a_date(tmp_path, mo
     assert "<svg" in first
     assert "date>" not in first
     assert ">a</text>" in first  # text is kept as text
+
+
+def test_figures_in_the_book_style_do_not_show_rounding_noise(svg):
+    def figure(noise):
+        fig = plt.figure(layout="none")
+        ax = fig.add_axes((0, 0, 1, 1))
+        ax.plot(np.linspace(0, 9, 99) * (1 + noise), np.zeros(99), ".")
+        ax.text(0.5, 0, "0.12345")
+        ax.set(xlim=(0, fig.get_figwidth() * 72), ylim=(-1, 1))
+        return svg(fig)
+
+    assert figure(1e-7) == figure(0) == figure(-1e-7)
+    assert figure(1e-2) != figure(0)
+    assert ">0.12345</text>" in figure(0)
