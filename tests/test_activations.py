@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -20,8 +20,6 @@ from bn_tutorial.activations import (
     tanh,
     tanh_derivative,
 )
-
-settings.load_profile("ci")  # the same examples everywhere, and no deadline
 
 EPS = np.finfo(np.float64).eps
 ACTIVATIONS = [

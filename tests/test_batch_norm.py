@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -20,8 +20,6 @@ from bn_tutorial.batch_norm import (
     inference_affine,
     moments,
 )
-
-settings.load_profile("ci")  # the same examples everywhere, and no deadline
 
 EPS = np.finfo(np.float64).eps
 # Two float64 programs that add at most 200 numbers of order 1 in different orders.

@@ -12,8 +12,6 @@ from hypothesis.extra.numpy import arrays
 
 from bn_tutorial.moving_average import ExponentialMovingAverage, half_life, weights, window
 
-settings.load_profile("ci")  # the same examples everywhere, and no deadline
-
 DTYPES = ["float16", "float32", "float64"]
 STARTS = ["resource variable", "reference variable", "tensor"]
 # TensorFlow flushes subnormal numbers to 0 and NumPy does not. With these values and decays, six

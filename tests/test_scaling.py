@@ -2,15 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler, minmax_scale
 
 from bn_tutorial.data import wine
 from bn_tutorial.scaling import max_abs_scale, mean_normalize, min_max_scale, standardize
-
-settings.load_profile("ci")  # the same examples everywhere, and no deadline
 
 SCALERS = [min_max_scale, max_abs_scale, mean_normalize, standardize]
 CENTRING = [mean_normalize, standardize]
