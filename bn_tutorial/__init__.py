@@ -5,9 +5,11 @@ package costs next to nothing:
 
 ========================  ==========================================================
 ``activations``           sigmoid and friends, their derivatives, saturation
-``batch_norm``            the textbook reference in NumPy: training, inference, folding
+``batch_norm``            the textbook reference in NumPy: forward, backward, folding
 ``data``                  data sets that need no download
+``fast_batch_norm``       the same for large inputs: in blocks that stay in the cache
 ``graph``                 the classic TensorFlow 1 layer and a small way to run graphs
+``layers``                Keras layers for today: the fused kernel, and folding it away
 ``moving_average``        the exponential moving average with TensorFlow's semantics
 ``notebook``              a quiet start for TensorFlow in notebooks
 ``plots``                 one look for the book's figures
@@ -24,7 +26,9 @@ _MODULES = (
     "activations",
     "batch_norm",
     "data",
+    "fast_batch_norm",
     "graph",
+    "layers",
     "moving_average",
     "notebook",
     "plots",

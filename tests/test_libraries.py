@@ -1,0 +1,331 @@
+"""The tables of libraries in the book's chapter `today`, cell by cell against what is installed.
+
+Each cell of a library that is installed has a function here that looks the answer up, in a
+signature or in a run, and returns what the cell must say.
+"""
+
+import inspect
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from rules import ROOT, read
+
+from bn_tutorial.graph import batch_norm_layer
+from bn_tutorial.layers import BatchNormalization
+
+v1 = tf.compat.v1
+
+X = np.array([1, 2, 3, 4], np.float32).reshape(4, 1, 1, 1)
+BIASED, UNBIASED = 1.25, 5 / 3
+
+
+def tables():
+    """The tables of the section `today-libraries`: {library: {column: cell}} for each."""
+    [section] = [
+        cell.source
+        for cell in read(ROOT / "book" / "today.ipynb").cells
+        if cell.source.startswith("(today-libraries)=")
+    ]
+    found = []
+    for table in re.findall(r"(?:^\|.*\|$\n?)+", section, re.MULTILINE):
+        header, _, *rows = [
+            [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
+        ]
+        found.append({row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows})
+    return found
+
+
+DEFAULTS, CONVENTIONS = tables()
+
+
+def argument(function, *names):
+    """`name=default` for each argument of ``function`` (only the name without a default)."""
+    parameters = inspect.signature(function).parameters
+    said = [
+        name
+        if parameters[name].default is inspect.Parameter.empty
+        else f"{name}={parameters[name].default!r}"
+        for name in names
+    ]
+    return f"`{', '.join(said)}`"
+
+
+def kind_of(variance):
+    return {BIASED: "biased", UNBIASED: "unbiased"}[
+        min((BIASED, UNBIASED), key=lambda v: abs(v - float(np.squeeze(variance))))
+    ]
+
+
+def weighs(after, start, new):
+    """Whether a factor of 0.1 is the old value's weight or the new one's."""
+    old_says = 0.1 * start + 0.9 * new
+    new_says = 0.9 * start + 0.1 * new
+    assert np.isclose(after, old_says) or np.isclose(after, new_says)
+    return "old" if np.isclose(after, old_says) else "new"
+
+
+def mode_by_default(y):
+    """Which statistics made ``y`` of X, if those stored were a mean of 0 and a variance of 1."""
+    y = np.ravel(y)
+    if np.allclose(y, X.ravel(), atol=0.01):
+        return "inference"
+    assert abs(y.mean()) < 1e-4
+    return "training"
+
+
+def takes(function, name):
+    return name in inspect.signature(function).parameters
+
+
+def refuses(call):
+    with pytest.raises(TypeError):
+        call()
+    return "an error"
+
+
+# Keras's layer and ours
+
+
+def keras_row(layer):
+    def trained(**kwargs):
+        built = layer(**kwargs)
+        built(X, training=True)
+        return built
+
+    def start():
+        built = layer()
+        built.build((None, 3))
+        return ", ".join(f"{w.numpy()[0]:g}" for w in (built.moving_mean, built.moving_variance))
+
+    def mask():
+        assert takes(layer.call, "mask")
+        built = layer(momentum=0.0)
+        batch, shown = np.array([[[1.0], [3.0], [50.0]]]), np.array([[True, True, False]])
+        built(batch, training=True, mask=shown)
+        assert np.allclose(built.moving_mean, 2)
+        batch[0, 2] = np.nan
+        built(batch, training=True, mask=shown)
+        return "yes" if np.allclose(built.moving_mean, 2) else "yes, NaN leaks"
+
+    def empty():
+        built = layer()
+        built(X[:0], training=True)
+        averages = np.array([built.moving_mean, built.moving_variance]).ravel()
+        if np.array_equal(averages, [0, 1]):
+            return "averages stay"
+        assert np.isnan(averages).all()
+        return "averages become NaN"
+
+    def half():
+        built = layer(momentum=0.0, dtype="mixed_float16")
+        built(np.array([[-300.0], [300.0]], np.float16), training=True)
+        assert np.allclose(built.moving_variance, 90000)
+        return built.moving_variance.dtype
+
+    return {
+        "Average": lambda: argument(layer, "momentum"),
+        "It weighs": lambda: weighs(trained(momentum=0.1).moving_mean.numpy()[0], 0, 2.5),
+        "Starts at": start,
+        "ε": lambda: argument(layer, "epsilon"),
+        "Channels": lambda: argument(layer, "axis"),
+        "γ and β": lambda: argument(layer, "scale", "center"),
+        "Stored variance": lambda: kind_of(trained(momentum=0.0).moving_variance),
+        "Mode": lambda: f"`{'training' if takes(layer.call, 'training') else ''}`",
+        "Left out, it means": lambda: mode_by_default(layer()(X)),
+        "Mask": mask,
+        "Empty batch": empty,
+        "Statistics of float16": half,
+    }
+
+
+# The classic layer
+
+
+def classic(batch, steps=1, mode=True, **kwargs):
+    """Run the classic layer; return its output and its variables by the end of their names."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        y = batch_norm_layer(tf.constant(batch), mode, "bn", **kwargs)
+        variables = {
+            name: v
+            for name, v in zip(
+                ["beta", "gamma", "mean", "variance"], v1.global_variables(), strict=True
+            )
+        }
+        session.run(v1.global_variables_initializer())
+        for _ in range(steps):
+            output = session.run(y)
+        return (output if steps else None), session.run(variables)
+
+
+def classic_start():
+    _, variables = classic(X, steps=0)
+    return f"{variables['mean'][0]:g}, {variables['variance'][0]:g}"
+
+
+def classic_channels():
+    _, variables = classic(np.zeros((2, 3, 4, 5), np.float32))
+    assert variables["gamma"].shape == (5,)
+    assert not takes(batch_norm_layer, "axis")
+    return "last"
+
+
+def classic_always():
+    _, variables = classic(X)
+    assert not any(takes(batch_norm_layer, name) for name in ("scale", "center"))
+    return "always" if {"gamma", "beta"} <= set(variables) else ""
+
+
+def classic_empty():
+    _, variables = classic(X[:0])
+    assert np.isnan([variables["mean"], variables["variance"]]).all()
+    return "averages become NaN"
+
+
+def classic_half():
+    batch = np.array([[-300.0], [300.0]], np.float16)
+    _, variables = classic(batch, decay=0.0)
+    assert np.allclose(variables["variance"], 90000)
+    return variables["variance"].dtype.name
+
+
+CLASSIC = {
+    "Average": lambda: argument(batch_norm_layer, "decay"),
+    "It weighs": lambda: weighs(classic(X, decay=0.1)[1]["mean"][0], 0, 2.5),
+    "Starts at": classic_start,
+    "ε": lambda: argument(batch_norm_layer, "epsilon"),
+    "Channels": classic_channels,
+    "γ and β": classic_always,
+    "Stored variance": lambda: kind_of(classic(X, decay=0.0)[1]["variance"]),
+    "Mode": lambda: argument(batch_norm_layer, "train_phase"),
+    "Left out, it means": lambda: refuses(lambda: batch_norm_layer(X, scope_bn="bn")),
+    "Mask": lambda: "yes" if takes(batch_norm_layer, "mask") else "no",
+    "Empty batch": classic_empty,
+    "Statistics of float16": classic_half,
+}
+
+
+# tf.nn.moments and tf.nn.batch_normalization
+
+
+def pieces_have(*names):
+    """None, unless one of the two functions takes one of these arguments."""
+    for function in (tf.nn.moments, tf.nn.batch_normalization):
+        assert not any(takes(function, name) for name in names)
+    return "none"
+
+
+def pieces_may_lack_parameters():
+    said = argument(tf.nn.batch_normalization, "offset", "scale")
+    y = tf.nn.batch_normalization(X, 0.0, 1.0, None, None, 1e-3)
+    assert np.allclose(y, X, atol=0.01)
+    return f"{said}, may be None"
+
+
+def pieces_empty():
+    moments = tf.nn.moments(X[:0], [0, 1, 2])
+    assert np.isnan(moments).all()
+    return "NaN"
+
+
+PIECES = {
+    "Average": lambda: pieces_have("momentum", "decay", "exponential_avg_factor"),
+    "It weighs": lambda: pieces_have("momentum", "decay", "exponential_avg_factor"),
+    "Starts at": lambda: pieces_have("moving_mean_initializer"),
+    "ε": lambda: argument(tf.nn.batch_normalization, "variance_epsilon"),
+    "Channels": lambda: argument(tf.nn.moments, "axes"),
+    "γ and β": pieces_may_lack_parameters,
+    "Stored variance": lambda: kind_of(tf.nn.moments(X, [0, 1, 2])[1]),
+    "Mode": lambda: pieces_have("training", "is_training"),
+    "Left out, it means": lambda: pieces_have("training", "is_training"),
+    "Mask": lambda: {"none": "no"}[pieces_have("mask")],
+    "Empty batch": pieces_empty,
+    "Statistics of float16": lambda: tf.nn.moments(X.astype(np.float16), [0])[1].dtype.name,
+}
+
+
+# The fused operation
+
+fused_op = v1.nn.fused_batch_norm
+
+
+def fused(batch=X, **kwargs):
+    return [t.numpy() for t in fused_op(batch, [1.0], [0.0], **kwargs)]
+
+
+def fused_start():
+    starts = [
+        fused(mean=[start], variance=[1.0], exponential_avg_factor=0.5)[1].item()
+        for start in (0.0, 10.0)
+    ]
+    assert np.isclose(starts[1] - starts[0], 5)
+    return "the caller's"
+
+
+def fused_empty():
+    assert np.isnan(fused(X[:0])[1:]).all()
+    return "NaN"
+
+
+def fused_half():
+    _, _, variance = fused(np.array([-300, 300], np.float16).reshape(2, 1, 1, 1))
+    assert np.allclose(variance, 180000)
+    return variance.dtype.name
+
+
+def fused_factor_of_one_returns_the_batch():
+    assert np.allclose(fused()[1], 2.5)
+    return argument(fused_op, "exponential_avg_factor")
+
+
+FUSED = {
+    "Average": fused_factor_of_one_returns_the_batch,
+    "It weighs": lambda: weighs(
+        fused(mean=[0.0], variance=[1.0], exponential_avg_factor=0.1)[1].item(), 0, 2.5
+    ),
+    "Starts at": fused_start,
+    "ε": lambda: argument(fused_op, "epsilon"),
+    "Channels": lambda: argument(fused_op, "data_format"),
+    "γ and β": lambda: argument(fused_op, "scale", "offset"),
+    "Stored variance": lambda: kind_of(fused()[2]),
+    "Mode": lambda: f"`{'is_training' if takes(fused_op, 'is_training') else ''}`",
+    "Left out, it means": lambda: mode_by_default(fused()[0]),
+    "Mask": lambda: "yes" if takes(fused_op, "mask") else "no",
+    "Empty batch": fused_empty,
+    "Statistics of float16": fused_half,
+}
+
+INSTALLED = {
+    "Keras 3": keras_row(keras.layers.BatchNormalization),
+    "`bn_tutorial.layers`": keras_row(BatchNormalization),
+    "the classic layer": CLASSIC,
+    "`tf.nn`": PIECES,
+    "the fused operation": FUSED,
+}
+
+
+@pytest.mark.parametrize("library", INSTALLED)
+@pytest.mark.parametrize(
+    "column", [*next(iter(DEFAULTS.values())), *next(iter(CONVENTIONS.values()))]
+)
+def test_the_cell_says_what_is_so(library, column):
+    table = DEFAULTS if column in DEFAULTS[library] else CONVENTIONS
+    assert table[library][column] == INSTALLED[library][column]()
+
+
+@pytest.mark.parametrize("table", [DEFAULTS, CONVENTIONS], ids=["defaults", "conventions"])
+def test_every_row_is_checked_or_marked_as_reported(table):
+    unmarked = {library for library in table if not library.endswith("†")}
+    assert unmarked == set(INSTALLED)
+    assert {library for library in table if library not in unmarked} == {
+        "tf_keras †",
+        "PyTorch †",
+        "Sonnet †",
+        "Flax †",
+    }
+
+
+def test_the_tables_name_the_same_libraries():
+    assert list(DEFAULTS) == list(CONVENTIONS)
