@@ -15,9 +15,9 @@ LARGE = 2**17
 HUGE = 2**20
 # What a batch of unknown size is taken for.
 LIKELY_BATCH = 128
-# Data lie far from zero where |mean| > FAR·√(variance + ε), in a sample of a 64th of them.
+# Data lie far from zero where |mean| > FAR·√(variance + ε), in a sample of one in SAMPLE of them.
+SAMPLE = 256
 FAR = 4.0
-SAMPLE = 64
 # Up to |μ|/σ = NEAR, x·s + (β − μ·s) is as good as (x − μ)·s + β, and takes one pass less.
 NEAR = 64.0
 
@@ -125,13 +125,14 @@ class Layout:
         return tf.stop_gradient(value)
 
     def sample(self, x: Any) -> Any:
-        """Return a 64th of ``x`` or a little more."""
+        """Return one in SAMPLE of the values of each channel or more, a few at least."""
         axes = (self.before + self.after)[:2]
-        part = SAMPLE if len(axes) == 1 else math.isqrt(SAMPLE)
-        shape = self.shape
-        return x[
-            tuple(slice(-(-shape[i] // part) if i in axes else None) for i in range(axes[-1] + 1))
-        ]
+        part, least = (SAMPLE, 16) if len(axes) == 1 else (math.isqrt(SAMPLE), 2)
+        slices = [slice(None)] * len(x.shape)
+        for axis in axes:
+            size = -(-self.shape[axis] // part)
+            slices[axis] = slice(max(size, least) if self.static else tf.maximum(size, least))
+        return x[tuple(slices)]
 
 
 def at_least_one(count: Any) -> Any:
@@ -143,7 +144,7 @@ def shift_if_far(layout: Layout, x: Any, epsilon: float) -> tuple[Any, Any]:
     """Return ``x`` − K and K, where K is 0 in channels of which a sample is not far from zero.
 
     The mean of any m of n values is within σ·√(n/m − 1) of the mean of all. So the mean of the
-    result is below 8·σ if K is not 0, and if it is, below 8·(1 + FAR)·√(σ² + ε), whatever the data.
+    result is below 16·σ if K is not 0, else below 16·(1 + FAR)·√(σ² + ε), whatever the data are.
     """
     sample = tf.stop_gradient(layout.sample(x))
     sample = sample if sample.dtype == tf.float64 else tf.cast(sample, tf.float32)
@@ -212,21 +213,6 @@ def infer(
     return tf.cond(tf.reduce_all(tf.abs(mean) * inverse < NEAR), near, anywhere)
 
 
-def train(
-    layout: Layout,
-    x: Any,
-    scale: Any,
-    shift: Any,
-    epsilon: float,
-    mask: Any = None,
-    all_reduce: Callable[[Any], Any] | None = None,
-) -> Normalized:
-    """Normalize ``x`` by its own moments, with the kernel that suits it."""
-    if layout.fused_training and mask is None and all_reduce is None:
-        return fused(layout, x, scale, shift, epsilon)
-    return composite(layout, x, scale, shift, epsilon, mask, all_reduce)
-
-
 def fused(layout: Layout, x: Any, scale: Any, shift: Any, epsilon: float) -> Normalized:
     """Normalize with TensorFlow's fused kernel and its gradient.
 
@@ -239,16 +225,12 @@ def fused(layout: Layout, x: Any, scale: Any, shift: Any, epsilon: float) -> Nor
         x = x - layout.spread(constant)
     y, mean, variance = fused_kernel(layout, x, scale, shift, None, epsilon)
     # The kernel returns Σ(x − μ)²/(n − 1), or NaN if that is 0/0.
-    n = layout.count
-    if not layout.static:
-        n = at_least_one(n)
-        variance = tf.math.multiply_no_nan(variance, (n - 1) / n)
-    else:
-        variance = variance * ((n - 1) / n) if n > 1 else tf.zeros_like(mean)
+    n = at_least_one(layout.count)
+    variance = tf.math.multiply_no_nan(variance, (n - 1) / n)
     return Normalized(y, tf.cast(constant, mean.dtype) + mean, variance, layout.count)
 
 
-def composite(
+def train(
     layout: Layout,
     x: Any,
     scale: Any,
@@ -257,10 +239,13 @@ def composite(
     mask: Any = None,
     all_reduce: Callable[[Any], Any] | None = None,
 ) -> Normalized:
-    """Normalize with plain operations, and with the gradient in closed form.
+    """Normalize ``x`` by its own moments: with the fused kernel where it suits, else without.
 
-    The moments are those of shifted data, so that their sums lose no digits far from zero.
+    The plain operations have their gradient in closed form. Their moments are those of shifted
+    data, so that the sums lose no digits far from zero.
     """
+    if layout.fused_training and mask is None and all_reduce is None:
+        return fused(layout, x, scale, shift, epsilon)
     count = layout.count
     if mask is not None:
         x = clean(layout, x, mask)
