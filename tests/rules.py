@@ -142,9 +142,13 @@ def needs_no_network(notebook: NotebookNode) -> Iterator[str]:
 
 
 def exercises_are_solved(notebook: NotebookNode) -> Iterator[str]:
-    """Each exercise has a solution with cells that run."""
+    """Each exercise has a solution with cells that run, and a link to it (Sphinx links back)."""
     source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    exercises = set(re.findall(r"```\{exercise\}.*\n:label: (\S+)", source))
+    form = re.compile(r"```\{exercise\}[^\n]*\n:label: (\S+)\n(.*?)\n```", re.DOTALL)
+    exercises = dict(form.findall(source))
+    for label, body in exercises.items():
+        if f"{{ref}}`{label}-solution`" not in body:
+            yield f"exercise {label} does not link to its solution, {label}-solution"
     solved = set()
     open_solution = None
     for cell in notebook.cells:
@@ -154,9 +158,9 @@ def exercises_are_solved(notebook: NotebookNode) -> Iterator[str]:
             open_solution = None
         elif open_solution and cell.cell_type == "code":
             solved.add(open_solution)
-    for label in sorted(exercises - solved):
+    for label in sorted(exercises.keys() - solved):
         yield f"exercise {label} has no solution that runs"
-    for label in sorted(solved - exercises):
+    for label in sorted(solved - exercises.keys()):
         yield f"solution {label} has no exercise"
 
 

@@ -46,8 +46,10 @@ def clean_notebook():
             cell("plot()", 2, [figure()], **FIGURE),
             cell("clock()", 3, [printed("17 s")], tags=["nbval-ignore-output"]),
             cell("verdict()", 4, [printed("fast: True")]),
-            new_markdown_cell("```{exercise} One\n:label: ex-one\nAdd.\n```"),
-            new_markdown_cell("```{solution-start} ex-one\n```"),
+            new_markdown_cell(
+                "```{exercise} One\n:label: ex-one\nAdd.\n{ref}`ex-one-solution`\n```"
+            ),
+            new_markdown_cell("```{solution-start} ex-one\n:label: ex-one-solution\n```"),
             cell("1 + 1", 5),
             new_markdown_cell("```{solution-end}\n```"),
         ]
@@ -89,6 +91,10 @@ def test_a_clean_notebook_passes(rule):
         (rules.needs_no_network, set_to(1, source="from urllib.request import urlopen")),
         (rules.needs_no_network, set_to(1, source="!pip install numpy")),
         (rules.exercises_are_solved, set_to(7, cell_type="markdown")),
+        (
+            rules.exercises_are_solved,
+            set_to(5, source="```{exercise} One\n:label: ex-one\nAdd.\n```"),
+        ),
         (rules.prose_is_printed, set_to(0, source="The run prints 1.26.")),
         (rules.prose_is_printed, set_to(1, outputs=[])),
         (rules.prose_is_printed, set_to(1, metadata={"tags": ["nbval-ignore-output"]})),
