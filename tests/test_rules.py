@@ -38,6 +38,9 @@ def figure(svg=SVG):
     return new_output("display_data", data={"image/svg+xml": svg})
 
 
+EXERCISE = "```{{exercise}} One\n:label: ex-one\nAdd.\n{}\n```"
+
+
 def clean_notebook():
     return new_notebook(
         cells=[
@@ -93,7 +96,7 @@ def test_a_clean_notebook_passes(rule):
         (rules.exercises_are_solved, set_to(7, cell_type="markdown")),
         (
             rules.exercises_are_solved,
-            set_to(5, source="```{exercise} One\n:label: ex-one\nAdd.\n```"),
+            set_to(5, source=EXERCISE.format("")),
         ),
         (rules.prose_is_printed, set_to(0, source="The run prints 1.26.")),
         (rules.prose_is_printed, set_to(1, outputs=[])),
