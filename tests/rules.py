@@ -121,6 +121,15 @@ def figures_speak(notebook: NotebookNode) -> Iterator[str]:
                     yield f"the figure of code cell {number} has no {need}"
 
 
+def figures_are_pointed_to(notebook: NotebookNode) -> Iterator[str]:
+    """The text refers to each figure by its number."""
+    source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for cell in code_cells(notebook):
+        name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
+        if name and not re.search(rf"\{{numref\}}`(?:[^`]*<)?{name}>?`", source):
+            yield f"no text points to {name}"
+
+
 def exemptions_conclude(notebook: NotebookNode) -> Iterator[str]:
     """A cell exempt from comparison is followed by a compared cell that states the conclusion."""
     cells = code_cells(notebook)
@@ -231,6 +240,7 @@ RULES: list[Callable[[NotebookNode], Iterator[str]]] = [
     names_no_machine,
     figures_compare,
     figures_speak,
+    figures_are_pointed_to,
     exemptions_conclude,
     needs_no_network,
     exercises_are_solved,

@@ -44,7 +44,9 @@ EXERCISE = "```{{exercise}} One\n:label: ex-one\nAdd.\n{}\n```"
 def clean_notebook():
     return new_notebook(
         cells=[
-            new_markdown_cell("The run prints 1.25, which is 1.3 rounded; we chose 0.5."),
+            new_markdown_cell(
+                "The run prints 1.25, which is 1.3 rounded; 0.5 makes {numref}`fig-line`."
+            ),
             cell("rate = 0.5", 1, [printed("1.25\n")]),
             cell("plot()", 2, [figure()], **FIGURE),
             cell("clock()", 3, [printed("17 s")], tags=["nbval-ignore-output"]),
@@ -89,6 +91,7 @@ def test_a_clean_notebook_passes(rule):
         (rules.figures_compare, set_to(2, outputs=[figure("<svg><dc:date>now</dc:date></svg>")])),
         (rules.figures_speak, set_to(2, metadata={})),
         (rules.figures_speak, lambda cells: cells[2].metadata.mystnb.image.update(alt="Figure 3.")),
+        (rules.figures_are_pointed_to, set_to(0, source="The run prints 1.25.")),
         (rules.exemptions_conclude, set_to(4, outputs=[])),
         (rules.exemptions_conclude, set_to(4, metadata={"tags": ["nbval-skip"]})),
         (rules.needs_no_network, set_to(1, source="from urllib.request import urlopen")),
