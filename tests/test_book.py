@@ -1,5 +1,7 @@
 """Every notebook of the book keeps every rule; every page's decimals are printed somewhere."""
 
+import re
+
 import nbformat
 import pytest
 from rules import (
@@ -9,6 +11,7 @@ from rules import (
     decimals_of,
     is_backed,
     numbers_of,
+    prose_of,
     read,
     toc_files,
 )
@@ -47,3 +50,12 @@ def test_a_page_without_code_states_only_decimals_that_a_notebook_prints(path):
     text = path.read_text(encoding="utf-8")
     unbacked = [d for d in decimals_of(text) if not is_backed(d, printed, literals)]
     assert not [context(decimal, text) for decimal in unbacked]
+
+
+def test_every_labelled_equation_is_pointed_to_somewhere():
+    texts = [path.read_text(encoding="utf-8") for path in TEXTS]
+    texts += [source for path in NOTEBOOKS for source in prose_of(read(path))]
+    text = "\n".join(texts)
+    labels = re.findall(r"\$\$ *\((eq-[\w-]+)\)", text)
+    assert len(labels) > 50
+    assert sorted(set(labels) - set(re.findall(r"\{eq\}`(?:[^`]*<)?([\w-]+)>?`", text))) == []
