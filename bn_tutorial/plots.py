@@ -5,13 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import TopologicalSorter
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionStyle, FancyBboxPatch
+from matplotlib.transforms import Bbox
 
-__all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "RED", "draw_graph", "use_book_style"]
+__all__ = [
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "ORANGE",
+    "PURPLE",
+    "RED",
+    "draw_graph",
+    "round_coordinates",
+    "use_book_style",
+]
 
 # From the palette of Okabe and Ito, which people with any colour vision can tell apart.
 BLUE = "#0072B2"
@@ -20,6 +33,11 @@ GREEN = "#009E73"
 PURPLE = "#CC79A7"
 RED = "#882255"
 GREY = "#767676"
+
+# Curvatures of an edge, from straight to round, up before down; and how many pixels of air are
+# to be between it and the box of an operation that it does not belong to.
+_BENDS = [0, -0.15, 0.15, -0.25, 0.25, -0.35, 0.35, -0.5, 0.5]
+_CLEARANCE = 8
 
 
 def use_book_style() -> None:
@@ -54,10 +72,15 @@ def use_book_style() -> None:
 
 
 def _portable_svg(figure: Figure) -> str:
-    """The figure as SVG with two decimals of a point, on which all processors agree."""
+    """The figure as SVG, without the date."""
     from IPython.core.pylabtools import print_figure
 
     svg = print_figure(figure, fmt="svg", metadata={"Date": None})  # type: ignore[no-untyped-call]
+    return round_coordinates(svg)
+
+
+def round_coordinates(svg: str) -> str:
+    """The same SVG with two decimals of a point, on which all processors agree."""
     # Numbers inside of tags are coordinates; those between tags are labels and stay.
     return re.sub(
         r"<[^>]*>",
@@ -76,7 +99,8 @@ def draw_graph(
     """Draw a graph of operations from left to right, as it would run.
 
     Data edges are solid, control edges dashed. An operation stands to the right of all that it
-    waits for.
+    waits for. An edge bends where it would run through the box of an operation that it does not
+    belong to.
 
     Parameters
     ----------
@@ -134,24 +158,31 @@ def draw_graph(
     ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-rows / 2, rows / 2))
     ax.set_axis_off()
 
+    # Only now are the sizes of the boxes known, which the arrows go around and end at.
+    ax.figure.canvas.draw()
+    patches = {name: cast("FancyBboxPatch", box.get_bbox_patch()) for name, box in boxes.items()}
     for source, target, control in edges:
+        obstacles = [
+            patch.get_window_extent().padded(_CLEARANCE)
+            for name, patch in patches.items()
+            if name not in (source, target)
+        ]
+        start, end = ax.transData.transform([place[source], place[target]])
         ax.annotate(
             "",
             place[target],
             place[source],
             arrowprops={
                 "arrowstyle": "-|>",
-                "connectionstyle": f"arc3,rad={_bend(place, source, target)}",
+                "connectionstyle": _arc(start, end, obstacles),
                 "color": GREY if target not in bold else ORANGE if control else BLUE,
                 "linestyle": "dashed" if control else "solid",
                 "linewidth": 2,
                 "mutation_scale": 16,
-                "patchA": boxes[source].get_bbox_patch(),
-                "patchB": boxes[target].get_bbox_patch(),
+                "patchA": patches[source],
+                "patchB": patches[target],
             },
         )
-    # The arrows end at the boxes, whose size is known only after they have been drawn once.
-    ax.figure.canvas.draw()
     return ax
 
 
@@ -168,12 +199,11 @@ def _columns(sources: Mapping[str, set[str]]) -> list[list[str]]:
     return columns
 
 
-def _bend(place: Mapping[str, tuple[int, float]], source: str, target: str) -> float:
-    """The curvature of an edge: 0, unless a straight line would run through a box on its way."""
-    (x0, y0), (x1, y1) = place[source], place[target]
-    for x, y in place.values():
-        if x0 < x < x1:
-            above = y0 + (y1 - y0) * (x - x0) / (x1 - x0) - y
-            if abs(above) < 0.4:
-                return -0.15 if above >= 0 else 0.15
-    return 0
+def _arc(start: Any, end: Any, obstacles: Sequence[Bbox]) -> ConnectionStyle.Arc3:
+    """The flattest arc between two points that meets no obstacle, or as few as can be."""
+    return min(
+        (ConnectionStyle.Arc3(rad=bend) for bend in _BENDS),
+        key=lambda arc: sum(
+            arc(start, end).intersects_bbox(box, filled=False) for box in obstacles
+        ),
+    )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.colors import to_hex
+from matplotlib.path import Path
 from matplotlib.text import Annotation
 
 from bn_tutorial.plots import BLUE, GREY, ORANGE, draw_graph, use_book_style
@@ -98,6 +99,32 @@ def test_an_operation_that_runs_is_bold_also_where_the_path_to_it_is_not_drawn()
     chain = [("a", "hidden", False), ("hidden", "b", False), ("b", "c", False)]
     ax = draw_graph(chain, runs=["b"], labels={name: name for name in "abc"})
     assert bold(ax) == {"a", "b"}
+
+
+# Narrow boxes and wide ones; all in one row; rows that a straight edge would run through.
+CHAIN = [("a", "b", False), ("b", "c", False), ("c", "d", False)]
+
+
+@pytest.mark.parametrize(
+    ("edges", "labels"),
+    [
+        ([*CHAIN, ("a", "c", False)], {}),
+        ([*CHAIN, ("a", "d", False)], {"b": "a wide box", "c": "1 / √(σ² + ε)"}),
+        ([*CHAIN, ("a", "c", False), ("b", "d", False)], {"b": "tall\n\nbox"}),
+        ([*CHAIN, ("e", "d", False), ("f", "d", True), ("e", "c", False)], {"b": "wide box"}),
+    ],
+)
+def test_an_edge_runs_through_no_box_but_its_own(edges, labels):
+    names = sorted({name for edge in edges for name in edge[:2]})
+    ax = draw_graph(edges, labels={name: labels.get(name, name) for name in names})
+    ax.figure.canvas.draw()
+    for arrow in (text for text in ax.texts if isinstance(text, Annotation)):
+        shaft, *_ = arrow.arrow_patch.get_path().to_polygons(closed_only=False)
+        points = Path(shaft).interpolated(100).vertices
+        for box in boxes(ax).values():
+            if box.get_position() not in (arrow.xy, arrow.xyann):
+                extent = box.get_bbox_patch().get_window_extent()
+                assert not extent.count_contains(points), box.get_text()
 
 
 def test_a_graph_is_drawn_where_it_is_told_to_be():
