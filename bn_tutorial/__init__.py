@@ -9,6 +9,7 @@ package costs next to nothing:
 ``data``                  data sets that need no download
 ``fast_batch_norm``       the same for large inputs: in blocks that stay in the cache
 ``graph``                 the classic TensorFlow 1 layer and a small way to run graphs
+``interactive``           figures with sliders, for the book and for JupyterLab
 ``layers``                Keras layers for today: the fused kernel, and folding it away
 ``moving_average``        the exponential moving average with TensorFlow's semantics
 ``notebook``              a quiet start for TensorFlow in notebooks
@@ -28,6 +29,7 @@ _MODULES = (
     "data",
     "fast_batch_norm",
     "graph",
+    "interactive",
     "layers",
     "moving_average",
     "notebook",

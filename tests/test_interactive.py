@@ -1,0 +1,264 @@
+"""The interactive figures compute what the package computes, and come out the same every time."""
+
+import importlib.util
+import itertools
+import json
+import re
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import nbformat
+import numpy as np
+import pytest
+import vl_convert
+from rules import ROOT
+
+from bn_tutorial import interactive
+from bn_tutorial.activations import normal_mean, sigmoid_derivative
+from bn_tutorial.batch_norm import batch_norm_forward, batch_norm_inference
+from bn_tutorial.interactive import BATCH, EPSILON, MOVING_MEAN, MOVING_VARIANCE, SIGNAL
+from bn_tutorial.moving_average import ExponentialMovingAverage, half_life, window
+
+CHARTS = [interactive.unit, interactive.moving_average, interactive.batch]
+PAGES = {"why": "fig-unit", "moving_averages": "fig-ema-live", "algorithm": "fig-batch"}
+
+
+def texts(chart, **settings):
+    """The text of each named line of a chart whose sliders stand at these settings."""
+    spec = chart().to_dict()
+    for name, value in settings.items():
+        [param] = [param for param in spec["params"] if param["name"] == name]
+        bind = param["bind"]
+        assert bind["input"] == "checkbox" or bind["min"] <= value <= bind["max"]
+        param["value"] = value
+    svg = ElementTree.fromstring(vl_convert.vegalite_to_svg(spec, vl_version="5.20"))
+    found = {}
+    for group in svg.iter("{http://www.w3.org/2000/svg}g"):
+        if name := re.fullmatch(r"mark-text role-mark (\w+)_marks", group.get("class", "")):
+            found[name[1]] = "".join(group.itertext())
+    return found
+
+
+def numbers(chart, **settings):
+    """The last number in each named line."""
+    found = {name: re.findall(r"[−\d.]+", text) for name, text in texts(chart, **settings).items()}
+    return {name: float(values[-1].replace("−", "-")) for name, values in found.items() if values}
+
+
+def shown(value, digits=4):
+    """Equal to ``value`` as far as ``digits`` decimals can tell."""
+    return pytest.approx(value, rel=0, abs=0.5001 * 10**-digits)
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "gamma", "beta", "log_epsilon"),
+    [
+        (-6, 1, 1, 0, -3),  # the article's example
+        (3.5, 0.3, 2.5, -4, -1),
+        (-8, 4, 4, 8, -5),
+        (8, 4, 4, -8, 1),
+        (0, 0, 4, 2, 1),  # a constant
+        (5, 2, 0, -8, -2),
+    ],
+)
+def test_unit_shows_the_mean_slopes(mean, spread, gamma, beta, log_epsilon):
+    found = numbers(
+        interactive.unit,
+        mean=mean,
+        spread=spread,
+        gamma=gamma,
+        beta=beta,
+        log_epsilon=log_epsilon,
+    )
+    # Two examples at mean ± spread have that mean and that spread.
+    z = np.array([[mean - spread], [mean + spread]])
+    y, cache = batch_norm_forward(z, [gamma], [beta], epsilon=10**log_epsilon)
+    for row, centre, deviation in [
+        ("before", mean, spread),
+        ("step3", 0, cache.x_hat.std()),
+        ("step4", beta, y.std()),
+    ]:
+        slope = normal_mean(sigmoid_derivative, centre, deviation)
+        assert found[f"{row}_slope"] == shown(slope)
+        assert found[f"{row}_moments"] == shown(deviation, 2)
+    assert found["step4_scaled"] == shown(gamma * slope)
+
+
+@pytest.mark.parametrize("debias", [False, True])
+@pytest.mark.parametrize(
+    ("decay", "steps", "start"),
+    [(0.9, 60, 0), (0, 1, 5), (0, 50, -2), (0.5, 3, 5), (0.99, 100, 5), (0.99, 1, -2)],
+)
+def test_moving_average_shows_what_the_class_computes(decay, steps, start, debias):
+    found = numbers(
+        interactive.moving_average, decay=decay, steps=steps, start=start, debias=debias
+    )
+    ema = ExponentialMovingAverage(decay, zero_debias=debias)
+    if not debias:
+        ema.initialize({"v": np.float64(start)})
+    for value in SIGNAL[:steps]:
+        ema.apply({"v": value})
+    # The class rounds the decay to float32.
+    assert found["average"] == pytest.approx(float(ema.average("v")), rel=0, abs=0.6e-4)
+    assert found["start_weight"] == shown(0 if debias else decay**steps)
+    assert found["window"] == shown(window(decay), 1)
+    assert found["half_life"] == shown(half_life(decay) if decay else 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("gamma", "beta", "values"),
+    [
+        (1, 0, BATCH),
+        (1.5, -0.5, (3, -0.5, 1.5, 5.5, 6, 15)),
+        (2, 2, (-5, 15, 15, 15, 15, 15)),
+        (0.3, 1, (7, 7, 7, 7, 7, 7)),  # no spread at all
+    ],
+)
+def test_batch_shows_both_modes(gamma, beta, values):
+    settings = {f"x{i}": value for i, value in enumerate(values, start=1)}
+    found = numbers(interactive.batch, gamma=gamma, beta=beta, **settings)
+    x = np.array(values, dtype=float)[:, np.newaxis]
+    y, cache = batch_norm_forward(x, [gamma], [beta], epsilon=EPSILON)
+    assert found["training_mean"] == shown(cache.mean[0], 2)
+    assert found["training_variance"] == shown(cache.variance[0], 2)
+    assert found["training_x_hat"] == shown(cache.x_hat[0, 0])
+    assert found["training_y"] == shown(y[0, 0])
+
+    stored = [MOVING_MEAN], [MOVING_VARIANCE]
+    x_hat = batch_norm_inference(x, [1], [0], *stored, epsilon=EPSILON)
+    y = batch_norm_inference(x, [gamma], [beta], *stored, epsilon=EPSILON)
+    assert found["inference_mean"] == MOVING_MEAN
+    assert found["inference_variance"] == MOVING_VARIANCE
+    assert found["inference_x_hat"] == shown(x_hat[0, 0])
+    assert found["inference_y"] == shown(y[0, 0])
+
+
+def test_a_batch_mate_moves_the_output_in_training_only():
+    before, after = (texts(interactive.batch, x6=value) for value in (8.5, 15))
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {f"training_{name}" for name in ("mean", "variance", "x_hat", "y")}
+
+
+def test_the_batch_begins_with_the_stored_statistics():
+    assert np.mean(BATCH) == MOVING_MEAN
+    assert np.var(BATCH) == MOVING_VARIANCE
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_every_extreme_shows_numbers(chart):
+    controls = {
+        param["name"]: (False, True)
+        if param["bind"]["input"] == "checkbox"
+        else (param["bind"]["min"], param["bind"]["max"])
+        for param in chart().to_dict()["params"]
+        if "bind" in param
+    }
+    for ends in itertools.product((0, 1), repeat=2):  # of every other control alike
+        settings = {name: limits[ends[i % 2]] for i, (name, limits) in enumerate(controls.items())}
+        for text in texts(chart, **settings).values():
+            assert not re.search("NaN|Infinity|null|undefined", text), settings
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_a_control_has_a_label_and_starts_on_one_of_its_steps(chart):
+    for param in chart().to_dict()["params"]:
+        if bind := param.get("bind"):
+            assert bind["name"]
+            if bind["input"] == "range":
+                steps = (param["value"] - bind["min"]) / bind["step"]
+                assert steps == pytest.approx(round(steps))
+                assert bind["min"] <= param["value"] <= bind["max"]
+
+
+@pytest.fixture
+def display(monkeypatch):
+    """What a notebook would store."""
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    return shown
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_a_figure_is_stored_live_and_still_and_the_same_every_time(chart, display):
+    interactive.show(chart())
+    interactive.show(chart())
+    first, second = display
+    assert first == second
+    assert first.keys() == {"application/vnd.vegalite.v5+json", "image/svg+xml", "text/plain"}
+    spec = first["application/vnd.vegalite.v5+json"]
+    # Altair counts the names that it gives itself.
+    assert not re.search(r'"(view|param)_\d+"', json.dumps(spec))
+    # vl-convert measures text with the font that it carries.
+    assert spec["config"]["font"].startswith("Liberation Sans,")
+    for tag in re.findall("<[^>]*>", first["image/svg+xml"]):
+        assert not re.search(r"\d\.\d{3}", tag)
+    assert len(first["image/svg+xml"]) < 100_000
+
+
+@pytest.fixture(scope="module")
+def extension():
+    """book/_ext/interactive.py, which is no part of a package."""
+    path = ROOT / "book" / "_ext" / "interactive.py"
+    spec = importlib.util.spec_from_file_location("book_interactive", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def page(extension, name, builder="html"):
+    """What the extension adds to a page: its files, and its body."""
+    files = []
+    app = SimpleNamespace(
+        builder=SimpleNamespace(name=builder),
+        env=SimpleNamespace(
+            all_docs={"book/why", "book/algorithm", "book/moving_averages", "book/moments"},
+            doc2path=lambda page: str(ROOT / f"{page}.ipynb"),
+        ),
+        add_css_file=lambda name: files.append(name),
+        add_js_file=lambda name, defer: files.append(name),
+    )
+    context = {"body": ""}
+    extension.add_figures(app, name, "page.html", context, None)
+    return files, context["body"]
+
+
+@pytest.mark.parametrize(("name", "figure"), PAGES.items())
+def test_pages_with_a_live_figure_get_what_it_needs(extension, name, figure):
+    files, body = page(extension, f"book/{name}")
+    assert set(files) == {"vega.js", "interactive.js", "interactive.css"}
+    [(found, text)] = re.findall(r'data-figure="(.*?)">(.*)</script>', body)
+    assert found == figure
+    assert "<" not in text
+    assert json.loads(text)["marks"]
+
+
+def test_other_pages_and_builders_get_nothing(extension):
+    assert page(extension, "book/moments") == ([], "")
+    assert page(extension, "genindex") == ([], "")
+    assert page(extension, "book/why", builder="epub") == ([], "")
+
+
+@pytest.mark.parametrize(("name", "figure"), PAGES.items())
+def test_a_notebook_stores_the_figure_that_the_package_draws(name, figure, display):
+    notebook = nbformat.read(ROOT / "book" / f"{name}.ipynb", as_version=4)
+    [cell] = [
+        cell
+        for cell in notebook.cells
+        if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == figure
+    ]
+    exec(cell.source, {"interactive": interactive})
+    assert cell.outputs[0]["data"] == display[0]
+
+
+def test_the_library_is_one_file_that_names_no_host_to_fetch_from(extension, tmp_path):
+    app = SimpleNamespace(builder=SimpleNamespace(name="html"), outdir=tmp_path)
+    extension.write_library(app)
+    library = (tmp_path / "_static" / "vega.js").read_text(encoding="utf-8")
+    assert len(library.encode()) < 1_000_000
+    assert "window.vegaEmbed=" in library
+    # A module cannot be loaded from a folder, and a script must keep its names to itself.
+    assert library.startswith("(() => {")
+    assert not re.search(r"(^|;)(import|export)\b", library)
+    # Names of languages, and of pages that error messages and menus would point to.
+    hosts = set(re.findall(r"https?://([\w.-]+)", library))
+    assert hosts <= {"www.w3.org", "vega.github.io", "github.com"}
