@@ -49,6 +49,12 @@ def is_exempt(cell: NotebookNode) -> bool:
     return bool(EXEMPT_TAGS & set(cell.metadata.get("tags", [])))
 
 
+def reason_of(cell: NotebookNode) -> str:
+    """Why nbval does not compare the outputs of this cell, as its first line says."""
+    found = re.match(r"# Not compared: (.+)", cell.source)
+    return found.group(1) if found else ""
+
+
 def text_of(output: NotebookNode) -> str:
     """What an output says in plain text."""
     if output.output_type == "stream":
@@ -136,6 +142,13 @@ def exemptions_conclude(notebook: NotebookNode) -> Iterator[str]:
     for number, (cell, following) in enumerate(zip(cells, [*cells[1:], None], strict=True), 1):
         if is_exempt(cell) and (following is None or is_exempt(following) or not following.outputs):
             yield f"code cell {number} is exempt, and no compared cell follows it"
+
+
+def exemptions_say_why(notebook: NotebookNode) -> Iterator[str]:
+    """A cell exempt from comparison begins with a comment that says why."""
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        if is_exempt(cell) and len(reason_of(cell).split()) < 3:
+            yield f"code cell {number} is exempt, and does not begin with '# Not compared: …'"
 
 
 def needs_no_network(notebook: NotebookNode) -> Iterator[str]:
@@ -242,6 +255,7 @@ RULES: list[Callable[[NotebookNode], Iterator[str]]] = [
     figures_speak,
     figures_are_pointed_to,
     exemptions_conclude,
+    exemptions_say_why,
     needs_no_network,
     exercises_are_solved,
     prose_is_printed,
