@@ -10,7 +10,7 @@ READY := $(VENV)/ready
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
 
 .DEFAULT_GOAL := help
-.PHONY: help book test bench lab refresh lock clean
+.PHONY: help book pdf epub test bench lab refresh lock clean
 
 help:  ## list these verbs
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -19,6 +19,12 @@ book: $(READY)  ## build the HTML book to _build/html/index.html
 	@echo "Building the book ..."
 	$(BIN)/jupyter-book build . -W -n --keep-going
 	@echo "The book is at $(CURDIR)/_build/html/index.html"
+
+pdf: epub  ## print the whole book to _build/pdf (needs Chromium and a font with Chinese letters)
+	$(BIN)/python book/_print/pdf.py
+
+epub: $(READY)  ## bind the whole book for e-readers, in _build/epub
+	$(BIN)/python book/_print/epub.py
 
 test: $(READY)  ## check the code, run the package's tests, re-run every notebook and compare its outputs
 	@echo "Checking style and types ..."
