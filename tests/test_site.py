@@ -1,0 +1,413 @@
+"""The built book, read as a reader reads it: in a browser, from a folder and from a server.
+
+On a machine without Chromium these tests are skipped, unless BROWSER_TESTS=required.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser import DESKTOP, PHONE, TABLET, Book, Server, build, chromium, line, slide, unfold
+from bs4 import BeautifulSoup
+from playwright.sync_api import Page, expect, sync_playwright
+from rules import ROOT, code_cells, read, toc_files
+
+from bn_tutorial.activations import normal_mean, sigmoid_derivative
+from bn_tutorial.batch_norm import batch_norm_forward
+from bn_tutorial.interactive import BATCH, EPSILON, SIGNAL
+from bn_tutorial.moving_average import ExponentialMovingAverage, half_life, window
+
+CHAPTERS = [path.relative_to(ROOT).with_suffix(".html").as_posix() for path in toc_files()]
+PAGES = [*CHAPTERS, "genindex.html", "py-modindex.html", "search.html", "404.html"]
+FROM_A_FOLDER = [page for page in PAGES if page != "404.html"]  # which only a server shows
+NOTEBOOKS = [path for path in toc_files() if path.suffix == ".ipynb"]
+
+CHAPTER = "book/control_dependencies.html"
+LIVE = {"fig-unit": "book/why.html", "fig-ema-live": "book/moving_averages.html"}
+LIVE["fig-batch"] = "book/algorithm.html"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """The folder of the built pages."""
+    return build(tmp_path_factory.mktemp("book"))
+
+
+@pytest.fixture(scope="module")
+def book(root) -> Iterator[Book]:
+    """The book, served, and a browser."""
+    with sync_playwright() as playwright, Server(root) as server:
+        browser = chromium(playwright)
+        if browser is None:
+            if os.environ.get("BROWSER_TESTS") == "required":
+                pytest.fail("BROWSER_TESTS=required, but there is no Chromium on the PATH")
+            pytest.skip("there is no Chromium on the PATH (on Debian: apt install chromium)")
+        yield Book(root, server, browser, browser.new_context())
+        browser.close()
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def soups(root) -> dict[str, BeautifulSoup]:
+    """The markup of each page."""
+    return {
+        path.relative_to(root).as_posix(): BeautifulSoup(path.read_text("utf-8"), "html.parser")
+        for path in root.rglob("*.html")
+        if "_static" not in path.parts
+    }
+
+
+# What was built
+
+
+def test_every_built_page_is_tested(soups):
+    assert set(soups) == {*PAGES, "index.html"}
+
+
+def test_the_first_address_leads_to_the_first_page(soups):
+    [refresh] = soups["index.html"].select("meta[http-equiv=Refresh]")
+    assert refresh["content"] == "0; url=book/index.html"
+
+
+def links(soup: BeautifulSoup) -> Iterator[str]:
+    """What a page links to, shows or loads."""
+    for name in ("href", "src", "srcset", "data", "poster"):
+        for tag in soup.find_all(attrs={name: True}):
+            yield tag[name]
+
+
+def test_every_link_anchor_and_image_resolves(root, soups):
+    anchors = {
+        page: {tag.get("id") for tag in soup.find_all(id=True)}
+        | {tag["name"] for tag in soup.find_all("a", attrs={"name": True})}
+        for page, soup in soups.items()
+    }
+    broken = []
+    for page, soup in soups.items():
+        for link in links(soup):
+            address, anchor = urldefrag(link)
+            parts = urlsplit(address)
+            if parts.scheme in ("http", "https"):
+                if not re.fullmatch(r"[\w-]+(\.[\w-]+)+", parts.netloc):
+                    broken.append(f"{page}: {link}")
+            elif parts.scheme != "data":
+                base = root if parts.path.startswith("/") else (root / page).parent
+                path = unquote(parts.path).lstrip("/")
+                target = (base / path).resolve() if path else root / page
+                found = target.relative_to(root.resolve()).as_posix()
+                is_top = anchor in ("", "top")
+                if not target.is_file() or not (is_top or unquote(anchor) in anchors[found]):
+                    broken.append(f"{page}: {link}")
+    assert not broken
+
+
+def test_every_image_says_what_it_shows(soups):
+    silent = [
+        f"{page}: {image['src']}"
+        for page, soup in soups.items()
+        for image in soup.select("article figure img")
+        if len(image.get("alt", "").split()) < 8
+    ]
+    assert not silent
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_download_button_gives_the_notebook(root, soups, notebook):
+    page = f"book/{notebook.stem}.html"
+    [button] = soups[page].select(".btn-download-source-button")
+    given = (root / page).parent / button["href"]
+    assert given.read_bytes() == notebook.read_bytes()
+    assert given.stat().st_size < 1e6
+
+
+def test_the_site_is_small(root):
+    assert sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) < 60e6
+
+
+# Each page
+
+
+def raw_mathematics(page: Page) -> list[str]:
+    """Formulas that were not typeset, or with a mistake."""
+    return page.evaluate(
+        r"""() => {
+            const wrong = [...document.querySelectorAll(".math")].filter(
+                (it) => !it.querySelector("mjx-container") || it.querySelector("mjx-merror"));
+            const prose = document.querySelector("main").cloneNode(true);
+            prose.querySelectorAll("pre, code, script, mjx-container, .math")
+                .forEach((it) => it.remove());
+            const raw = prose.textContent.match(/\\[([]|\\(begin|frac|sqrt)\b|\$\$/g) ?? [];
+            return [...wrong.map((it) => it.textContent), ...raw];
+        }"""
+    )
+
+
+def lost_images(page: Page) -> list[str]:
+    """Images that did not load."""
+    return page.evaluate(
+        """() => Promise.all([...document.images].map(
+                (it) => it.decode().then(() => null, () => it.src)))
+            .then((all) => all.filter(Boolean))"""
+    )
+
+
+@pytest.mark.parametrize("path", FROM_A_FOLDER)
+def test_a_page_opens_from_a_folder(book, path):
+    with book.open(path, origin=book.root.as_uri() + "/") as page:
+        assert not raw_mathematics(page)
+        assert not lost_images(page)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_opens_from_a_server_light_and_lighter_again(book, path):
+    context = book.browser.new_context()
+    book.server.sent.clear()
+    with book.open(path, context=context) as page:
+        assert not raw_mathematics(page)
+        assert not lost_images(page)
+        live = page.locator("script[data-figure]").count() > 0
+    first = dict(book.server.sent)
+    assert sum(first.values()) < 2e6, first
+    assert any("vega" in address for address in first) == live
+    book.server.sent.clear()
+    with book.open(path, context=context):
+        again = book.server.sent
+    context.close()
+    assert "/" + path in again
+    assert sum(again.values()) < 300e3, again
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_never_scrolls_sideways(book, path):
+    with book.open(path) as page:
+        unfold(page)
+        for width in (DESKTOP, TABLET, PHONE):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES)
+def test_axe_finds_no_violation(book, path, scheme):
+    with book.open(path, scheme=scheme) as page:
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        page.add_style_tag(content="* { animation: none !important; transition: none !important }")
+        unfold(page)
+        # Code is coloured by kind of word: one word of each kind stands for all, and saves minutes.
+        page.evaluate(
+            """() => {
+                const seen = new Set();
+                for (const word of document.querySelectorAll(".highlight pre span")) {
+                    const kind = word.className;
+                    if (seen.has(kind)) word.replaceWith(...word.childNodes);
+                    seen.add(kind);
+                }
+            }"""
+        )
+        violations = []
+        for width in (DESKTOP, PHONE):
+            page.set_viewport_size({"width": width, "height": 800})
+            # Without "preload" axe does not ask for the style sheets again, at wrong addresses.
+            found = Axe().run(page, options={"resultTypes": ["violations"], "preload": False})
+            violations += [
+                (width, rule["id"], node["target"], node["failureSummary"])
+                for rule in found.response["violations"]
+                for node in rule["nodes"]
+            ]
+        assert not violations
+
+
+# What a reader does
+
+
+def test_a_wrong_address_gets_a_helpful_page(book):
+    page = book.context.new_page()
+    response = page.goto(book.server.url + "book/no-such-page.html")
+    assert response.status == 404
+    page.get_by_role("link", name="Conditionals").click()
+    expect(page.locator("article h1")).to_contain_text("Conditionals")
+    page.close()
+
+
+def type_into_search(page: Page, words: str) -> list[str]:
+    """Search as a reader does; the pages found, best first."""
+    page.keyboard.press("Control+K")
+    expect(page.locator("#search-input")).to_be_focused()
+    page.keyboard.type(words)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search.html?*")
+    page.locator("#search-results li a").first.wait_for()
+    expect(page.locator("#search-results")).to_contain_text(re.compile("finished", re.I))
+    found = page.locator("#search-results li > a:first-child")
+    return [Path(urlsplit(it.get_attribute("href")).path).stem for it in found.all()]
+
+
+@pytest.mark.parametrize("origin", ["folder", "server"])
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        ("moving mean not updated", {"control_dependencies", "layer", "today"}),
+        ("momentum", {"today", "moving_averages", "glossary"}),
+        ("归一化", {"terminology", "glossary"}),
+        ("control_dependencies", {"control_dependencies"}),
+        ("UPDATE_OPS", {"control_dependencies", "today"}),
+        ("158.11388", {"layer"}),
+    ],
+)
+def test_search_finds_what_people_ask(book, words, right, origin):
+    origin = book.root.as_uri() + "/" if origin == "folder" else None
+    with book.open("book/index.html", origin=origin) as page:
+        assert right & set(type_into_search(page, words)[:3])
+
+
+def brightness(page: Page, selector: str, style: str) -> float:
+    """How bright a colour of an element is, from 0 to 255."""
+    colour = page.locator(selector).first.evaluate(
+        "(it, style) => getComputedStyle(it)[style]", style
+    )
+    red, green, blue = map(float, re.findall(r"[\d.]+", colour)[:3])
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def test_the_theme_button_makes_it_dark_and_it_stays_dark(book):
+    context = book.browser.new_context()
+    with book.open(CHAPTER, context=context) as page:
+        assert brightness(page, "body", "backgroundColor") > 200
+        button = page.locator(".theme-switch-button:visible").first
+        button.click()  # from what the system says to the other
+        assert brightness(page, "body", "backgroundColor") < 60
+        assert brightness(page, "article p", "color") > 150
+        figure = page.locator("article figure img").first
+        assert "invert" in figure.evaluate("(it) => getComputedStyle(it).filter")
+    with book.open("book/why.html", context=context) as page:
+        assert brightness(page, "body", "backgroundColor") < 60
+    context.close()
+
+
+def test_the_copy_button_copies_the_code(book):
+    context = book.browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    with book.open(CHAPTER, context=context) as page:
+        cell = page.locator("div.cell_input").first
+        cell.hover()
+        cell.locator("button.copybtn").click()
+        copied = page.evaluate("() => navigator.clipboard.readText()")
+    context.close()
+    [notebook] = [path for path in NOTEBOOKS if path.stem == Path(CHAPTER).stem]
+    assert copied.strip() == code_cells(read(notebook))[0].source.strip()
+
+
+def tab_to(page: Page, name: str) -> None:
+    """Press Tab until the keyboard is at what bears the name."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.locator(":focus").evaluate(
+            "(it, name) => [it.ariaLabel, it.title, it.textContent.trim()].includes(name)", name
+        ):
+            return
+    pytest.fail(f"80 tabs do not reach {name!r}")
+
+
+def test_the_keyboard_skips_to_the_text(book):
+    with book.open(CHAPTER) as page:
+        page.keyboard.press("Tab")
+        expect(page.locator(":focus")).to_have_text("Skip to main content")
+        expect(page.locator(":focus")).to_be_in_viewport()
+        page.keyboard.press("Enter")
+        assert page.url.endswith("#main-content")
+        page.keyboard.press("Tab")
+        assert page.locator("main :focus").count() == 1
+
+
+def test_the_keyboard_reaches_search_and_theme(book):
+    context = book.browser.new_context()
+    with book.open(CHAPTER, context=context) as page:
+        tab_to(page, "light/dark")
+        before = page.evaluate("document.documentElement.dataset.mode")
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.documentElement.dataset.mode") != before
+    with book.open(CHAPTER, context=context) as page:
+        tab_to(page, "Search")
+        page.keyboard.press("Enter")
+        expect(page.locator("#search-input")).to_be_focused()
+    context.close()
+
+
+def test_the_keyboard_unfolds_a_solution(book):
+    with book.open(CHAPTER) as page:
+        answer = page.locator(".solution .cell").first
+        expect(answer).to_be_hidden()
+        page.locator(".solution .toggle-button").first.focus()
+        page.keyboard.press("Enter")
+        expect(answer).to_be_visible()
+
+
+# Figures with sliders
+
+
+def test_the_sliders_of_one_unit_show_the_mean_slopes(book):
+    with book.open(LIVE["fig-unit"]) as page:
+        slide(page, "fig-unit", mean=2, spread=2.5, gamma=1.7, beta=-1.5, log_epsilon=0.5)
+        x_hat = 2.5 / (2.5**2 + 10**0.5) ** 0.5
+        last = normal_mean(sigmoid_derivative, -1.5, 1.7 * x_hat)
+        for name, text in [
+            ("before_slope", f"mean slope {normal_mean(sigmoid_derivative, 2, 2.5):.4f}"),
+            ("step3_slope", f"mean slope {normal_mean(sigmoid_derivative, 0, x_hat):.4f}"),
+            ("step4_slope", f"mean slope {last:.4f}"),
+            ("step4_scaled", f"γ × mean slope {1.7 * last:.4f}"),
+        ]:
+            expect(line(page, "fig-unit", name)).to_have_text(text)
+
+
+def test_the_sliders_of_a_moving_average_show_what_the_class_computes(book):
+    ema = ExponentialMovingAverage(0.75)
+    ema.initialize({"v": np.float64(4.5)})
+    debiased = ExponentialMovingAverage(0.75, zero_debias=True)
+    for value in SIGNAL[:7]:
+        ema.apply({"v": value})
+        debiased.apply({"v": value})
+    with book.open(LIVE["fig-ema-live"]) as page:
+        slide(page, "fig-ema-live", decay=0.75, steps=7, start=4.5)
+        for name, text in [
+            ("average", f"average after 7 updates: {ema.average('v'):.4f}"),
+            ("start_weight", f"weight of the start: {0.75**7:.4f}"),
+            ("window", f"window {window(0.75):.1f}"),
+            ("half_life", f"half-life {half_life(0.75):.1f}"),
+        ]:
+            expect(line(page, "fig-ema-live", name)).to_have_text(text)
+        page.get_by_label("debias").check()
+        text = f"average after 7 updates: {debiased.average('v'):.4f}"
+        expect(line(page, "fig-ema-live", "average")).to_have_text(text)
+
+
+def test_the_keyboard_moves_a_batch_mate_and_with_it_our_example_in_training_only(book):
+    x = np.array([*BATCH[:5], BATCH[5] + 1])
+    y, _ = batch_norm_forward(x[:, np.newaxis], [1.0], [0.0], epsilon=EPSILON)
+    with book.open(LIVE["fig-batch"]) as page:
+        before = line(page, "fig-batch", "inference_y").text_content()
+        page.locator("#fig-batch input[name=x6]").focus()
+        page.keyboard.press("ArrowRight")  # two steps of a half
+        page.keyboard.press("ArrowRight")
+        for name, text in [
+            ("training_mean", f"μ = {x.mean():.2f}"),
+            ("training_variance", f"σ² = {x.var():.2f}"),
+            ("training_y", f"y₁ = {y[0, 0]:.4f}".replace("-", "−")),
+            ("inference_y", before),
+        ]:
+            expect(line(page, "fig-batch", name)).to_have_text(text)
+
+
+@pytest.mark.parametrize("figure", LIVE)
+def test_without_scripts_the_still_picture_stands(book, figure):
+    context = book.browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(book.server.url + LIVE[figure])
+    image = page.locator(f"#{figure} img")
+    image.scroll_into_view_if_needed()
+    expect(image).to_be_visible()
+    assert image.bounding_box()["height"] > 100
+    context.close()
