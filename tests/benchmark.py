@@ -5,7 +5,7 @@ Times depend on the machine, ratios less so. Each ratio is the median over many 
 taken in turn in one process, so that a change in the machine's speed meets both alike. TensorFlow
 runs as it comes, with oneDNN (the notebooks run without).
 
-    .venv/bin/python tests/benchmark.py [ratios] [imports] [notebooks]    (all by default)
+    .venv/bin/python tests/benchmark.py [imports] [notebooks] [ratios]    (all by default)
 """
 
 from __future__ import annotations
@@ -318,7 +318,9 @@ def measure_imports() -> dict[str, float]:
     return seconds
 
 
-PARTS = {"ratios": measure_ratios, "imports": measure_imports, "notebooks": measure_notebooks}
+# A process begins with the peak memory of the one that starts it: those that load TensorFlow here
+# come last.
+PARTS = {"imports": measure_imports, "notebooks": measure_notebooks, "ratios": measure_ratios}
 
 
 def main(parts: list[str]) -> None:
@@ -334,8 +336,10 @@ def main(parts: list[str]) -> None:
             **{name: version(name) for name in ("numpy", "tensorflow", "keras")},
         },
     }
-    for part in parts or PARTS:
-        results[part] = PARTS[part]()
+    for part, measure in PARTS.items():
+        if parts and part not in parts:
+            continue
+        results[part] = measure()
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")
     print(f"Written to {RESULTS.relative_to(ROOT)}")
