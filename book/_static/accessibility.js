@@ -5,4 +5,4 @@ const reach = new ResizeObserver((entries) => {
     target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1;
   }
 });
-document.querySelectorAll("pre, table.table").forEach((region) => reach.observe(region));
+document.querySelectorAll("pre, table.table, figure").forEach((region) => reach.observe(region));
