@@ -16,9 +16,13 @@ __all__ = ["Split", "digits", "minibatches", "wine"]
 class Split(NamedTuple):
     """A data set in two parts: examples in rows, and their classes as integers."""
 
+    #: Examples to train on, of shape (examples, features).
     x_train: NDArray[np.float64]
+    #: Examples to test on, of shape (examples, features).
     x_test: NDArray[np.float64]
+    #: Classes of the examples to train on.
     y_train: NDArray[np.int64]
+    #: Classes of the examples to test on.
     y_test: NDArray[np.int64]
 
 

@@ -143,8 +143,11 @@ def run(fetch: Any, times: int = 1, feed_dict: Mapping[tf.Tensor, Any] | None = 
 class Edge(NamedTuple):
     """One edge of a graph: ``target`` waits for ``source`` and, unless ``control``, reads it."""
 
+    #: Name of the operation that runs first.
     source: str
+    #: Name of the operation that waits.
     target: str
+    #: Whether it waits without reading a value.
     control: bool
 
 

@@ -1,9 +1,8 @@
 """Settings for all tests and for the kernels that nbval starts."""
 
 import os
-from pathlib import Path
 
-OFFLINE = Path(__file__).parent / "offline"
+from rules import OFFLINE
 
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")])

@@ -15,6 +15,8 @@ import yaml
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).parent.parent
+# On the path of a Python, this folder cuts it off from the network.
+OFFLINE = ROOT / "tests" / "offline"
 EXEMPT_TAGS = {"nbval-skip", "nbval-ignore-output"}
 FORBIDDEN_TAGS = {"raises-exception", "nbval-raises-exception", "skip-execution", "remove-output"}
 

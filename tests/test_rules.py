@@ -9,9 +9,8 @@ import sys
 
 import pytest
 import rules
-from conftest import OFFLINE
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from rules import ROOT
+from rules import OFFLINE, ROOT
 
 SVG = '<svg><path d="M 1 2"/></svg>'
 FIGURE = {
