@@ -52,6 +52,16 @@ def test_a_page_without_code_states_only_decimals_that_a_notebook_prints(path):
     assert not [context(decimal, text) for decimal in unbacked]
 
 
+def test_every_chapter_has_exercises_up_to_one_that_takes_an_hour():
+    for path in NOTEBOOKS:
+        text = "\n".join(prose_of(read(path)))
+        exercises = re.findall(r"```\{exercise\}.*?\n```", text, re.DOTALL)
+        if path.stem != "index":
+            assert len(exercises) >= 3, path.stem
+            assert any("an hour" in exercise for exercise in exercises), path.stem
+        assert all("*You are right if*" in exercise for exercise in exercises), path.stem
+
+
 def test_every_labelled_equation_is_pointed_to_somewhere():
     texts = [path.read_text(encoding="utf-8") for path in TEXTS]
     texts += [source for path in NOTEBOOKS for source in prose_of(read(path))]

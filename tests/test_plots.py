@@ -1,17 +1,18 @@
 """What the figures show, and that they come out the same every time."""
 
 import graphlib
+import itertools
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.path import Path
 from matplotlib.text import Annotation
 
-from bn_tutorial.plots import BLUE, GREY, ORANGE, draw_graph, use_book_style
+from bn_tutorial.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, draw_graph, use_book_style
 
 mpl.use("agg")
 
@@ -172,3 +173,42 @@ def test_figures_in_the_book_style_do_not_show_rounding_noise(svg):
     assert figure(1e-7) == figure(0) == figure(-1e-7)
     assert figure(1e-2) != figure(0)
     assert ">0.12345</text>" in figure(0)
+
+
+# What red, green and blue (linear) become for who lacks a kind of cone: Machado, Oliveira and
+# Fernandes, A Physiologically-based Model for Simulation of Color Vision Deficiency (2009).
+EYES = {
+    "normal": np.eye(3),
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+def lab(colour, eyes):
+    """Where an sRGB colour lies in CIELAB, in which 2.3 is a difference that one just notices."""
+    srgb = np.array(to_rgb(colour))
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(np.array(eyes) @ linear, 0, 1)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    x, y, z = np.cbrt(to_xyz @ seen / [0.9505, 1, 1.089])  # no colour of ours is nearly black
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("eyes", EYES)
+def test_all_eyes_can_tell_the_colours_apart(eyes):
+    places = [lab(colour, EYES[eyes]) for colour in (BLUE, ORANGE, GREEN, PURPLE, RED, GREY)]
+    nearest = min(np.linalg.norm(a - b) for a, b in itertools.combinations(places, 2))
+    assert nearest > 10

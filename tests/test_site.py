@@ -116,6 +116,36 @@ def test_every_image_says_what_it_shows(soups):
     assert not silent
 
 
+def test_pages_lead_on_from_each_to_the_next(soups):
+    led = {}
+    for page in CHAPTERS:
+        for way in ("left-prev", "right-next"):
+            link = soups[page].select_one(f".prev-next-area a.{way}")
+            led[page, way] = link and (Path(page).parent / link["href"]).as_posix()
+    assert [led[page, "right-next"] for page in CHAPTERS] == [*CHAPTERS[1:], None]
+    assert [led[page, "left-prev"] for page in CHAPTERS] == [None, *CHAPTERS[:-1]]
+
+
+def test_every_page_bears_the_logo(soups):
+    for page in CHAPTERS:
+        [icon] = soups[page].select("link[rel=icon]")
+        [logo] = soups[page].select(".navbar-brand img.logo__image")
+        assert icon["href"].endswith("_static/logo.svg")
+        assert logo["src"].endswith("_static/logo.svg")
+
+
+def test_figures_and_equations_are_numbered_in_order(soups):
+    for page in map(soups.get, CHAPTERS):
+        heading = re.match(r"(\d+)\. ", page.select_one("article h1").get_text())
+        chapter = f"{heading[1]}." if heading else ""
+        captions = [it.get_text().strip() for it in page.select("figure .caption-number")]
+        assert len(captions) == len(page.select("article figure"))
+        assert captions == [f"Fig. {chapter}{n}" for n, _ in enumerate(captions, start=1)]
+        labels = page.select("div.math[id^=equation-] .eqno")
+        numbers = [it.find(string=True, recursive=False) for it in labels]
+        assert numbers == [f"({chapter}{n})" for n, _ in enumerate(numbers, start=1)]
+
+
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_download_button_gives_the_notebook(root, soups, notebook):
     page = f"book/{notebook.stem}.html"
