@@ -44,7 +44,6 @@ class Layout:
 
     def __init__(self, x: Any, axis: int) -> None:
         sizes = x.shape.as_list()
-        self.dtype = x.dtype
         self.axis = axis
         self.channels: int = sizes[axis]
         self.before = list(range(axis))

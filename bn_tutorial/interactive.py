@@ -17,6 +17,10 @@ from .plots import BLUE, GREEN, GREY, ORANGE, round_coordinates
 
 __all__ = ["batch", "moving_average", "show", "unit"]
 
+# The kind of output that a specification is, and the version of Vega-Lite that it is written in.
+MIME = "application/vnd.vegalite.v5+json"
+VEGA_LITE = alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
+
 INK = "#222222"
 
 
@@ -30,11 +34,10 @@ def show(chart: alt.LayerChart | alt.VConcatChart | alt.ConcatChart) -> None:
     from IPython.display import display
 
     spec = chart.to_dict()
-    version = alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
-    svg = vl_convert.vegalite_to_svg(spec, vl_version=version)
+    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
     display(  # type: ignore[no-untyped-call]
         {
-            "application/vnd.vegalite.v5+json": spec,
+            MIME: spec,
             "image/svg+xml": _portable(svg),
             "text/plain": f"<interactive figure: {chart.description}>",
         },

@@ -165,11 +165,16 @@ def needs_no_network(notebook: NotebookNode) -> Iterator[str]:
             yield f"code cell {number} contains {found.group()!r}"
 
 
-def exercises_are_solved(notebook: NotebookNode) -> Iterator[str]:
-    """Each exercise has a solution with cells that run, and a link to it (Sphinx links back)."""
+def exercises_of(notebook: NotebookNode) -> dict[str, str]:
+    """The label of each exercise and what it says."""
     source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     form = re.compile(r"```\{exercise\}[^\n]*\n:label: (\S+)\n(.*?)\n```", re.DOTALL)
-    exercises = dict(form.findall(source))
+    return dict(form.findall(source))
+
+
+def exercises_are_solved(notebook: NotebookNode) -> Iterator[str]:
+    """Each exercise has a solution with cells that run, and a link to it (Sphinx links back)."""
+    exercises = exercises_of(notebook)
     for label, body in exercises.items():
         if f"{{ref}}`{label}-solution`" not in body:
             yield f"exercise {label} does not link to its solution, {label}-solution"

@@ -9,6 +9,7 @@ from rules import (
     RULES,
     context,
     decimals_of,
+    exercises_of,
     is_backed,
     numbers_of,
     prose_of,
@@ -54,8 +55,7 @@ def test_a_page_without_code_states_only_decimals_that_a_notebook_prints(path):
 
 def test_every_chapter_has_exercises_up_to_one_that_takes_an_hour():
     for path in NOTEBOOKS:
-        text = "\n".join(prose_of(read(path)))
-        exercises = re.findall(r"```\{exercise\}.*?\n```", text, re.DOTALL)
+        exercises = exercises_of(read(path)).values()
         if path.stem != "index":
             assert len(exercises) >= 3, path.stem
             assert any("an hour" in exercise for exercise in exercises), path.stem

@@ -379,18 +379,25 @@ def test_the_keyboard_unfolds_a_solution(book):
 # Figures with sliders
 
 
+def expect_lines(page: Page, figure: str, **texts: str) -> None:
+    """Wait until the named lines of a live figure say these texts."""
+    for name, text in texts.items():
+        expect(line(page, figure, name)).to_have_text(text)
+
+
 def test_the_sliders_of_one_unit_show_the_mean_slopes(book):
     with book.open(LIVE["fig-unit"]) as page:
         slide(page, "fig-unit", mean=2, spread=2.5, gamma=1.7, beta=-1.5, log_epsilon=0.5)
         x_hat = 2.5 / (2.5**2 + 10**0.5) ** 0.5
         last = normal_mean(sigmoid_derivative, -1.5, 1.7 * x_hat)
-        for name, text in [
-            ("before_slope", f"mean slope {normal_mean(sigmoid_derivative, 2, 2.5):.4f}"),
-            ("step3_slope", f"mean slope {normal_mean(sigmoid_derivative, 0, x_hat):.4f}"),
-            ("step4_slope", f"mean slope {last:.4f}"),
-            ("step4_scaled", f"γ × mean slope {1.7 * last:.4f}"),
-        ]:
-            expect(line(page, "fig-unit", name)).to_have_text(text)
+        expect_lines(
+            page,
+            "fig-unit",
+            before_slope=f"mean slope {normal_mean(sigmoid_derivative, 2, 2.5):.4f}",
+            step3_slope=f"mean slope {normal_mean(sigmoid_derivative, 0, x_hat):.4f}",
+            step4_slope=f"mean slope {last:.4f}",
+            step4_scaled=f"γ × mean slope {1.7 * last:.4f}",
+        )
 
 
 def test_the_sliders_of_a_moving_average_show_what_the_class_computes(book):
@@ -402,16 +409,17 @@ def test_the_sliders_of_a_moving_average_show_what_the_class_computes(book):
         debiased.apply({"v": value})
     with book.open(LIVE["fig-ema-live"]) as page:
         slide(page, "fig-ema-live", decay=0.75, steps=7, start=4.5)
-        for name, text in [
-            ("average", f"average after 7 updates: {ema.average('v'):.4f}"),
-            ("start_weight", f"weight of the start: {0.75**7:.4f}"),
-            ("window", f"window {window(0.75):.1f}"),
-            ("half_life", f"half-life {half_life(0.75):.1f}"),
-        ]:
-            expect(line(page, "fig-ema-live", name)).to_have_text(text)
+        expect_lines(
+            page,
+            "fig-ema-live",
+            average=f"average after 7 updates: {ema.average('v'):.4f}",
+            start_weight=f"weight of the start: {0.75**7:.4f}",
+            window=f"window {window(0.75):.1f}",
+            half_life=f"half-life {half_life(0.75):.1f}",
+        )
         page.get_by_label("debias").check()
         text = f"average after 7 updates: {debiased.average('v'):.4f}"
-        expect(line(page, "fig-ema-live", "average")).to_have_text(text)
+        expect_lines(page, "fig-ema-live", average=text)
 
 
 def test_the_keyboard_moves_a_batch_mate_and_with_it_our_example_in_training_only(book):
@@ -422,13 +430,14 @@ def test_the_keyboard_moves_a_batch_mate_and_with_it_our_example_in_training_onl
         page.locator("#fig-batch input[name=x6]").focus()
         page.keyboard.press("ArrowRight")  # two steps of a half
         page.keyboard.press("ArrowRight")
-        for name, text in [
-            ("training_mean", f"μ = {x.mean():.2f}"),
-            ("training_variance", f"σ² = {x.var():.2f}"),
-            ("training_y", f"y₁ = {y[0, 0]:.4f}".replace("-", "−")),
-            ("inference_y", before),
-        ]:
-            expect(line(page, "fig-batch", name)).to_have_text(text)
+        expect_lines(
+            page,
+            "fig-batch",
+            training_mean=f"μ = {x.mean():.2f}",
+            training_variance=f"σ² = {x.var():.2f}",
+            training_y=f"y₁ = {y[0, 0]:.4f}".replace("-", "−"),
+            inference_y=before,
+        )
 
 
 @pytest.mark.parametrize("figure", LIVE)

@@ -9,13 +9,12 @@ library, and the specification, compiled to Vega.
 import json
 from pathlib import Path
 
-import altair
 import nbformat
 import vl_convert
 
-MIME = "application/vnd.vegalite.v5+json"
+from bn_tutorial.interactive import MIME, VEGA_LITE
+
 LIBRARY = "vega.js"
-VERSION = altair.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
 
 
 def specs(notebook):
@@ -23,7 +22,7 @@ def specs(notebook):
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if spec := output.get("data", {}).get(MIME):
-                vega = vl_convert.vegalite_to_vega(spec, vl_version=VERSION)
+                vega = vl_convert.vegalite_to_vega(spec, vl_version=VEGA_LITE)
                 # It names Vega 5, of which Vega 6 would complain on the console.
                 del vega["$schema"]
                 yield cell.metadata["mystnb"]["figure"]["name"], vega
@@ -34,7 +33,7 @@ def write_library(app):
     if app.builder.name == "html":
         target = Path(app.outdir, "_static", LIBRARY)
         target.parent.mkdir(parents=True, exist_ok=True)
-        library = vl_convert.javascript_bundle(vl_version=VERSION)
+        library = vl_convert.javascript_bundle(vl_version=VEGA_LITE)
         # A module's names are its own. But a browser loads no module from a folder, so a
         # function takes its place.
         target.write_text(f"(() => {{{library}}})();", encoding="utf-8")

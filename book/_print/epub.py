@@ -27,7 +27,7 @@ CONTENT = {
     "status",
 }
 # Settings of the site alone.
-WEB = ("comments_", "html_", "notfound_", "ogp_", "sitemap_", "templates_")
+WEB = ("comments_", "html_", "ogp_", "sitemap_", "templates_")
 
 
 def configuration(static: Path) -> dict:

@@ -18,7 +18,7 @@ from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader, PdfWriter
 from shared import MATHJAX, NAME, ROOT
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 LAYOUT = {"prefer_css_page_size": True, "print_background": True}
 
 HEAD = """<!DOCTYPE html>
@@ -63,9 +63,20 @@ TYPESET = """async () => {
 }"""
 
 
+def chromium() -> str | None:
+    """The system's Chromium, or None."""
+    names = (
+        "chromium",
+        "chromium-browser",
+        "google-chrome",
+        "google-chrome-stable",
+    )
+    return next(filter(None, map(shutil.which, names)), None)
+
+
 def missing() -> str | None:
     """What this machine lacks, and how to get it."""
-    if not any(map(shutil.which, CHROMIUM)):
+    if chromium() is None:
         return "Chromium is needed to print. On Debian: apt install chromium"
     fonts = shutil.which("fc-list")
     if fonts and not subprocess.check_output([fonts, ":lang=zh"]):
@@ -94,13 +105,12 @@ def chapter(source: Path) -> Element:
 
 def bind(pages: Path) -> str:
     """The whole book as one HTML document."""
-    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     here = Path(__file__).parent
     styles = [pages / "_static/pygments.css", here / "ebook.css", here / "pdf.css"]
     head = HEAD.format(
-        language=config["sphinx"]["config"]["language"],
-        title=escape(config["title"]),
+        language=CONFIG["sphinx"]["config"]["language"],
+        title=escape(CONFIG["title"]),
         styles="".join(
             f'<link rel="stylesheet" href="{s.as_uri()}">' for s in styles
         ),
@@ -141,9 +151,8 @@ def finish(target: Path) -> None:
     Where a font draws a character and an old radical by one shape, as 一 and ⼀, the PDF
     says that the radical was meant, which nobody types.
     """
-    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     writer = PdfWriter(clone_from=target)
-    writer.add_metadata({"/Author": config["author"]})
+    writer.add_metadata({"/Author": CONFIG["author"]})
     writer.page_mode = "/UseOutlines"
     fonts = {
         font.idnum: font.get_object()
@@ -170,8 +179,7 @@ def build(folder: Path) -> Path:
     source = target.with_name("book.html")
     source.write_text(bind(folder / "epub" / "pages"), encoding="utf-8")
     with sync_playwright() as playwright:
-        path = next(filter(None, map(shutil.which, CHROMIUM)))
-        browser = playwright.chromium.launch(executable_path=path)
+        browser = playwright.chromium.launch(executable_path=chromium())
         page = browser.new_page()
         page.goto(source.as_uri())
         page.evaluate(TYPESET)
