@@ -56,7 +56,7 @@ refresh: $(READY)  ## run the notebooks afresh and store their outputs (then rea
 # One version of each package for all supported Pythons, so that they print the same.
 lock: $(READY)  ## choose the newest versions that pyproject.toml allows and write requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --extra dev --upgrade --quiet \
-	    --universal --python-version 3.10 --fork-strategy fewest \
+	    --universal --python-version 3.11 --fork-strategy fewest \
 	    --generate-hashes --no-emit-index-url --no-annotate \
 	    --custom-compile-command "make lock" --output-file requirements.txt
 
@@ -64,8 +64,8 @@ clean:  ## remove what was built; `rm -r .venv` removes the environment too
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else \
-	    "Python 3.10 to 3.13 is needed, but $(PYTHON) is %d.%d: try make PYTHON=python3.12" % v)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	    "Python 3.11 to 3.13 is needed, but $(PYTHON) is %d.%d: try make PYTHON=python3.12" % v)'
 	@echo "Setting up $(VENV) from requirements.txt (some minutes, once) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.txt

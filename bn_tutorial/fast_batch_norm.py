@@ -168,6 +168,7 @@ def _checked(out: Array, x: Array, dtype: np.dtype[Any]) -> Array:
         x.__array_interface__["data"],
         x.strides,
     )
-    if not same and np.may_share_memory(out, x, max_work=10_000):
+    # NumPy's stubs know only the two extremes of the effort.
+    if not same and np.may_share_memory(out, x, max_work=10_000):  # type: ignore[arg-type]
         raise ValueError("out overlaps with x: pass x itself, or an array that shares no memory")
     return out

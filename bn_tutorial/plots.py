@@ -44,14 +44,15 @@ def use_book_style() -> None:
     """Make this notebook's figures look like the book's and come out the same every time.
 
     Figures become SVG with fixed ids, text kept as text, coordinates that the last digits of a
-    computation do not change, and no date, so that a test can compare them character by character.
+    computation do not change, and neither date nor version, so that a test can compare them
+    character by character.
     """
     # Only a notebook has these: the rest of this module works without IPython.
     from IPython.core.getipython import get_ipython
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     set_matplotlib_formats("svg")  # type: ignore[no-untyped-call]
-    shell = get_ipython()  # type: ignore[no-untyped-call]
+    shell: Any = get_ipython()
     shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, _portable_svg)
     plt.rcParams.update(
         {
@@ -72,11 +73,11 @@ def use_book_style() -> None:
 
 
 def _portable_svg(figure: Figure) -> str:
-    """The figure as SVG, without the date."""
+    """The figure as SVG, without the date and without Matplotlib's version."""
     from IPython.core.pylabtools import print_figure
 
-    svg = print_figure(figure, fmt="svg", metadata={"Date": None})  # type: ignore[no-untyped-call]
-    return round_coordinates(svg)
+    metadata = {"Date": None, "Creator": None}
+    return round_coordinates(print_figure(figure, fmt="svg", metadata=metadata))  # type: ignore[no-untyped-call]
 
 
 def round_coordinates(svg: str) -> str:
