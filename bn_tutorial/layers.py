@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,21 @@ if keras.backend.backend() != "tensorflow":
     )
 
 
+# The arguments of Keras's layer that `call` honours, or that only `build` needs. Versions of Keras
+# add others: a layer that has one of these at another value than its default is Keras's to compute.
+_KNOWN = {
+    *("axis", "momentum", "epsilon", "center", "scale", "synchronized"),
+    *("beta_initializer", "gamma_initializer", "beta_regularizer", "gamma_regularizer"),
+    *("moving_mean_initializer", "moving_variance_initializer"),
+    *("beta_constraint", "gamma_constraint"),
+}
+_UNKNOWN = {
+    name: parameter.default
+    for name, parameter in inspect.signature(keras.layers.BatchNormalization).parameters.items()
+    if name not in _KNOWN and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+}
+
+
 @keras.saving.register_keras_serializable(package="bn_tutorial")
 class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     r"""A drop-in for `keras.layers.BatchNormalization`: faster, and right in more places.
@@ -33,6 +49,10 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     Everything that is not said here is as in `keras.layers.BatchNormalization`, from which this
     class descends: arguments and defaults, weights, their names and order, ``get_config``, masks,
     mixed precision, ``synchronized=True``.
+
+    **What Keras adds.** This class implements the arguments that Keras 3.12 has. A layer with
+    another one, such as ``renorm=True`` in newer versions, at another value than its default is
+    computed by Keras's own code. Of what follows, only the words on files hold for it.
 
     **Files.** A model with this layer loads as it was saved, wherever this module is imported.
     Between this layer and the one of Keras weights go either way: build the model with the other
@@ -66,7 +86,9 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
 
     **Masks** keep values out of the moments, though the values are normalized, as in Keras. A
     masked value that is infinite or not a number is read as 0, so that it gets neither
-    into the moments, nor into a gradient or a loss that weighs it with 0.
+    into the moments, nor into a gradient or a loss that weighs it with 0. (In Keras it gets into
+    the gradient of γ even so.) What is not 0 in a mask is true; older versions of Keras take
+    fractions for weights.
 
     **Far from zero** the moments are those of x − K, for a constant K near the data that is found
     from a few of them, and μ is subtracted before anything is multiplied. For float32 values of
@@ -108,6 +130,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         tf.Tensor
             Of the shape of the inputs and the layer's ``compute_dtype``.
         """
+        if self._has_unknown_arguments():
+            return super().call(inputs, training=training, mask=mask)
         if mask is not None and len(mask.shape) != len(inputs.shape) - 1:
             raise ValueError(
                 "The mask provided should be one dimension less than the inputs. Received: "
@@ -150,3 +174,14 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         elif not count:
             new = old
         variable.assign(new)
+
+    def _has_unknown_arguments(self) -> bool:
+        """Whether an argument that `call` does not honour may have another value than its default.
+
+        Keras keeps an argument in an attribute of its name; one that it keeps elsewhere may be any.
+        """
+        for name, default in _UNKNOWN.items():
+            value = getattr(self, name, self)
+            if value is not default and (type(value) is not type(default) or value != default):
+                return True
+        return False

@@ -1,7 +1,9 @@
 """The tables of libraries in the book's chapter `today`, cell by cell against what is installed.
 
 Each cell of a library that is installed has a function here that looks the answer up, in a
-signature or in a run, and returns what the cell must say.
+signature or in a run, and returns what the cell must say. So has each row of the table of what
+differs between versions of Keras: the Keras that is installed must do what its side of the row
+says. The versions that the book was run with stand above that table alone, held to the lock.
 """
 
 import inspect
@@ -11,7 +13,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from packaging.version import Version
 from rules import ROOT, read
+from test_environment import PROJECT, pinned
 
 from bn_tutorial.graph import batch_norm_layer
 from bn_tutorial.layers import BatchNormalization
@@ -22,15 +26,17 @@ X = np.array([1, 2, 3, 4], np.float32).reshape(4, 1, 1, 1)
 BIASED, UNBIASED = 1.25, 5 / 3
 
 
+[SECTION] = [
+    cell.source
+    for cell in read(ROOT / "book" / "today.ipynb").cells
+    if cell.source.startswith("(today-libraries)=")
+]
+
+
 def tables():
-    """The tables of the section `today-libraries`: {library: {column: cell}} for each."""
-    [section] = [
-        cell.source
-        for cell in read(ROOT / "book" / "today.ipynb").cells
-        if cell.source.startswith("(today-libraries)=")
-    ]
+    """The tables of the section `today-libraries`: {first cell of a row: {column: cell}}."""
     found = []
-    for table in re.findall(r"(?:^\|.*\|$\n?)+", section, re.MULTILINE):
+    for table in re.findall(r"(?:^\|.*\|$\n?)+", SECTION, re.MULTILINE):
         header, _, *rows = [
             [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
         ]
@@ -38,7 +44,7 @@ def tables():
     return found
 
 
-DEFAULTS, CONVENTIONS = tables()
+DEFAULTS, CONVENTIONS, CHANGES = tables()
 
 
 def argument(function, *names):
@@ -89,6 +95,25 @@ def refuses(call):
 # Keras's layer and ours
 
 
+def masked(layer, hidden):
+    """Train on 1, 3 and a masked value: moments, the outputs for 1 and 3, the gradient of γ."""
+    built = layer(momentum=0.0)
+    built.build((None, 3, 1))
+    shown = np.array([[True, True, False]])
+    with tf.GradientTape() as tape:
+        y = built(np.array([[[1.0], [3.0], [hidden]]]), training=True, mask=shown)
+        outputs = tf.boolean_mask(y, shown)
+        loss = tf.reduce_sum(outputs**2)
+    moments = np.ravel([built.moving_mean, built.moving_variance])
+    return moments, outputs.numpy().ravel(), tape.gradient(loss, built.gamma.value).numpy()
+
+
+def spoiled(layer):
+    """What is NaN after training with a NaN under the mask."""
+    found = zip(["averages", "outputs", "gradients"], masked(layer, np.nan), strict=True)
+    return ", ".join(name for name, values in found if np.isnan(values).any())
+
+
 def keras_row(layer):
     def trained(**kwargs):
         built = layer(**kwargs)
@@ -102,13 +127,11 @@ def keras_row(layer):
 
     def mask():
         assert takes(layer.call, "mask")
-        built = layer(momentum=0.0)
-        batch, shown = np.array([[[1.0], [3.0], [50.0]]]), np.array([[True, True, False]])
-        built(batch, training=True, mask=shown)
-        assert np.allclose(built.moving_mean, 2)
-        batch[0, 2] = np.nan
-        built(batch, training=True, mask=shown)
-        return "yes" if np.allclose(built.moving_mean, 2) else "yes, NaN leaks"
+        moments, outputs, gradient = masked(layer, 50.0)
+        assert np.allclose(moments, [2, 1])
+        assert np.allclose(outputs, [-1, 1], atol=1e-3)
+        assert np.isfinite(gradient).all()
+        return "yes, NaN gets into gradients" if "gradients" in spoiled(layer) else "yes"
 
     def empty():
         built = layer()
@@ -329,3 +352,83 @@ def test_every_row_is_checked_or_marked_as_reported(table):
 
 def test_the_tables_name_the_same_libraries():
     assert list(DEFAULTS) == list(CONVENTIONS)
+
+
+# Versions of Keras
+
+INSTALLED_KERAS = Version(keras.__version__)
+
+
+def renorm(layer):
+    try:
+        built = layer(renorm=True)
+    except ValueError:
+        return "an error"
+    plain = layer()
+    for each in (built, plain):
+        each.build((None, 1, 1, 1))
+    names = [weight.name for weight in built.weights]
+    assert names[:4] == [weight.name for weight in plain.weights]
+    assert not any(weight.trainable for weight in built.weights[4:])
+    # The averages, which start at 0 and 1, and not the moments of the batch.
+    assert np.allclose(built(X, training=True), X, atol=1e-2)
+    return f"batch renormalization, {({3: 'three'})[len(names) - 4]} more weights"
+
+
+def fraction_in_a_mask(layer):
+    built = layer(momentum=0.0)
+    built(np.array([[[1.0], [4.0]]]), training=True, mask=np.array([[0.5, 1.0]], np.float32))
+    [mean] = built.moving_mean.numpy()
+    assert np.isclose(mean, [3, 2.5]).any()
+    return "a weight" if np.isclose(mean, 3) else "true"
+
+
+LOOKUPS = {
+    "`renorm=True`": renorm,
+    "what a NaN under a mask spoils": spoiled,
+    "a fraction in a mask": fraction_in_a_mask,
+}
+
+
+@pytest.mark.parametrize("what", LOOKUPS)
+def test_the_row_says_what_the_installed_keras_does(what):
+    row = CHANGES[what]
+    old, new = Version(row["Up to"]), Version(row["From"])
+    assert old < new
+    may_be = [row["it was"]] * (new > INSTALLED_KERAS) + [row["it is"]] * (old < INSTALLED_KERAS)
+    assert LOOKUPS[what](keras.layers.BatchNormalization) in may_be
+
+
+def test_every_row_of_changes_is_checked():
+    assert list(CHANGES) == list(LOOKUPS)
+
+
+def test_our_layer_is_the_same_with_every_keras():
+    assert spoiled(BatchNormalization) == ""
+    assert fraction_in_a_mask(BatchNormalization) == "true"
+    said = CHANGES["`renorm=True`"]
+    assert renorm(BatchNormalization) == renorm(keras.layers.BatchNormalization)
+    assert renorm(BatchNormalization) in (said["it was"], said["it is"])
+
+
+def test_the_versions_are_those_of_the_lock():
+    [said] = re.findall(r"was run with Keras (\S+) and TensorFlow (\S+), the versions", SECTION)
+    assert [[version] for version in said] == [pinned()[name] for name in ("keras", "tensorflow")]
+
+
+def test_the_oldest_keras_is_of_the_series_that_the_package_takes():
+    [said] = re.findall(r"pass with Keras (\d+\.\d+)\.\d+ as well", SECTION)
+    assert f"keras>={said}" in PROJECT["dependencies"]
+
+
+@pytest.mark.parametrize("layer", [keras.layers.BatchNormalization, BatchNormalization])
+def test_the_arguments_change_the_list_of_weights_as_the_book_says(layer):
+    def names(**kwargs):
+        built = layer(**kwargs)
+        built.build((None, 2))
+        return [weight.name for weight in built.weights]
+
+    four = ["gamma", "beta", "moving_mean", "moving_variance"]
+    assert names() == four
+    assert names(scale=False) == four[1:]
+    assert names(center=False) == four[:1] + four[2:]
