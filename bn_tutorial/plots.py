@@ -8,7 +8,6 @@ from graphlib import TopologicalSorter
 from typing import Any, cast
 
 import matplotlib.pyplot as plt
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionStyle, FancyBboxPatch
@@ -61,7 +60,7 @@ def use_book_style() -> None:
             "figure.figsize": (7.0, 3.2),
             "figure.constrained_layout.use": True,
             "font.size": 11,
-            "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, PURPLE, RED, GREY]),
+            "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PURPLE, RED, GREY]),
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,

@@ -4,12 +4,11 @@ import json
 import platform
 import time
 from collections import defaultdict
-from hashlib import sha256
 from importlib.metadata import version
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-RUNS = ROOT / "_build" / "runs.json"
+from rules import read
+from runs import RECORD, RUNS, digest
+
 PACKAGES = ["TensorFlow", "Keras", "NumPy", "Matplotlib"]
 
 
@@ -29,20 +28,32 @@ class Recorder:
             run["passed"] &= not report.failed
             run["cells"] += report.when == "teardown"
 
-    def pytest_sessionfinish(self):
-        if self.runs:
-            known = json.loads(RUNS.read_text("utf-8")) if RUNS.exists() else {}
-            for path, run in self.runs.items():
-                known[path] = run | {
-                    "sha256": sha256((ROOT / path).read_bytes()).hexdigest(),
-                    "date": time.strftime("%Y-%m-%d"),
-                    "versions": {
-                        "Python": platform.python_version(),
-                        **{name: version(name) for name in PACKAGES},
-                    },
-                }
-            RUNS.parent.mkdir(exist_ok=True)
-            RUNS.write_text(json.dumps(known, indent=1, sort_keys=True), "utf-8")
+    def pytest_sessionfinish(self, session):
+        root = session.config.rootpath
+        for path, run in self.runs.items():
+            run |= {
+                "seconds": round(run["seconds"], 1),
+                "digest": digest(read(root / path)),
+                "date": time.strftime("%Y-%m-%d"),
+                "versions": {
+                    "Python": platform.python_version(),
+                    **{name: version(name) for name in PACKAGES},
+                },
+            }
+        files = [RUNS, RECORD] if session.config.getoption("--record") else [RUNS]
+        for file in [root / file for file in files if self.runs]:
+            known = json.loads(file.read_text("utf-8")) if file.exists() else {}
+            text = json.dumps(known | self.runs, indent=1, sort_keys=True)
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text + "\n", "utf-8")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--record",
+        action="store_true",
+        help="keep what a run of notebooks shows with the sources as well",
+    )
 
 
 def pytest_configure(config):

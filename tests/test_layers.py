@@ -568,12 +568,12 @@ def test_far_from_zero(shape, axis, path, mode, center, spread, take):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("shape", "axis"), [((200_000, 4), -1), ((16, 48, 48, 32), -1)])
 def test_far_from_zero_large(shape, axis, mode):
-    """On the paths that sizes choose by themselves; Keras is wrong in the first digit."""
+    """On the paths that sizes choose by themselves; Keras is wrong in the first digit of y."""
     x, dy = data(shape, center=1e5, spread=0.1)
     errors = errors_of(BatchNormalization, x, dy, axis, mode)
     assert max(errors.values()) < WITHIN, errors
     errors = errors_of(Peer, x, dy, axis, mode)
-    assert min(errors["y"], errors["variance"]) > 0.1, errors
+    assert errors["y"] > 0.1, errors
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -123,12 +123,10 @@ def test_the_installed_package_says_what_it_is():
     assert metadata["Version"] == bn_tutorial.__version__
     assert metadata["License-Expression"] == "MIT"
     assert "Typing :: Typed" in metadata.get_all("Classifier")
-    required = {
-        re.match(r"[\w-]+", requirement)[0]
-        for requirement in metadata.get_all("Requires-Dist")
-        if "extra ==" not in requirement
-    }
-    assert {"numpy", "tensorflow", "matplotlib", "scikit-learn"} <= required
+    requirements = metadata.get_all("Requires-Dist")
+    required = [each for each in requirements if "extra ==" not in each]
+    assert {re.match(r"[\w-]+", each)[0] for each in required} == {"keras", "numpy", "tensorflow"}
+    assert {"figures", "book", "test"} <= {*metadata.get_all("Provides-Extra")}
 
 
 def test_tensorflow_starts_without_a_word():

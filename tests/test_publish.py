@@ -32,7 +32,8 @@ def build(folder: Path, site: str, repository: str) -> Path:
     no_pages = shutil.ignore_patterns("*.ipynb", "*.md", "conftest.py")
     shutil.copytree(ROOT / "book", folder / "book", ignore=no_pages)
     (folder / "tests").mkdir()
-    shutil.copy(ROOT / "tests" / "rules.py", folder / "tests")
+    for name in ("rules.py", "runs.py"):
+        shutil.copy(ROOT / "tests" / name, folder / "tests")
     config = (ROOT / "_config.yml").read_text("utf-8")
     for key, value in ("url", repository), ("baseurl", site):
         config, found = re.subn(rf'^  {key}: ""$', f'  {key}: "{value}"', config, flags=re.M)

@@ -5,11 +5,14 @@ import json
 import re
 import subprocess
 import sys
-from hashlib import sha256
+from datetime import date
 
+import matrix
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook, new_output
-from rules import ROOT, toc_files
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from rules import ROOT, code_cells, is_exempt, read, toc_files
+from runs import MATRIX, RECORD, digest
+from test_environment import pinned
 
 
 def load(path):
@@ -22,11 +25,13 @@ def load(path):
 
 status = load(ROOT / "book" / "_ext" / "status.py")
 NOTEBOOKS = [path for path in toc_files() if path.suffix == ".ipynb"]
+KEPT = json.loads((ROOT / RECORD).read_text("utf-8"))
+ROWS = json.loads((ROOT / MATRIX).read_text("utf-8"))["rows"]
 
 
-def rows(runs):
+def rows(*records):
     """The rows of the table, by the name of the notebook."""
-    lines = [line for line in status.report(runs) if line.startswith("| {doc}")]
+    lines = [line for line in status.report(*records) if line.startswith("| {doc}")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {re.search(r"/book/(\w+)", name).group(1): rest for name, *rest in cells}
 
@@ -34,12 +39,12 @@ def rows(runs):
 @pytest.fixture
 def run():
     """A run of the first notebook, as book/conftest.py writes it."""
-    text = NOTEBOOKS[0].read_text("utf-8")
+    notebook = read(NOTEBOOKS[0])
     return {
         "seconds": 12.4,
         "passed": True,
-        "cells": text.count('"cell_type": "code"'),
-        "sha256": sha256(NOTEBOOKS[0].read_bytes()).hexdigest(),
+        "cells": len(code_cells(notebook)),
+        "digest": digest(notebook),
         "date": "2026-01-02",
         "versions": {"Python": "3.11.9", "NumPy": "2.0.1"},
     }
@@ -71,13 +76,6 @@ def test_an_exempt_cell_counts_for_nothing_and_says_why():
     assert status.counts(notebook) == (1, 1, {2: "it is a clock."})
 
 
-def test_without_a_run_the_page_invents_nothing():
-    assert {(row[-2], row[-1]) for row in rows({}).values()} == {("", "not run")}
-    text = "\n".join(status.report({}))
-    assert "`make test` runs them" in text
-    assert "Python" not in text
-
-
 def test_a_run_is_shown_with_its_versions(run):
     runs = {"book/index.ipynb": run}
     assert rows(runs)["index"][-2:] == ["12", "passed"]
@@ -85,16 +83,135 @@ def test_a_run_is_shown_with_its_versions(run):
     assert line == "- {doc}`/book/index`: with Python 3.11.9, NumPy 2.0.1, on 2026-01-02."
 
 
+FAILED, OTHER_CELLS, INCOMPLETE = {"passed": False}, {"digest": "0"}, {"cells": 0}
+
+
 @pytest.mark.parametrize(
-    ("change", "shown"),
+    ("changes", "shown"),
     [
-        ({"passed": False}, ["12", "**failed**"]),
-        ({"sha256": "0"}, ["", "changed since"]),
-        ({"cells": 0}, ["", "not run"]),
+        ([FAILED], ["12", "**failed**"]),
+        ([OTHER_CELLS], ["", "changed since"]),
+        ([INCOMPLETE], ["", "changed since"]),
+        ([FAILED, {}], ["12", "**failed**"]),
+        ([OTHER_CELLS, {"seconds": 7}], ["7", "passed"]),
+        ([INCOMPLETE, FAILED], ["12", "**failed**"]),
+        ([], ["", "changed since"]),
     ],
 )
-def test_a_run_that_does_not_count_is_not_shown_as_passed(run, change, shown):
-    assert rows({"book/index.ipynb": run | change})["index"][-2:] == shown
+def test_the_first_run_that_counts_is_shown(run, changes, shown):
+    records = [{"book/index.ipynb": run | change} for change in changes]
+    assert rows(*records)["index"][-2:] == shown
+
+
+def test_the_digest_changes_with_what_is_run_and_compared_and_not_with_words():
+    def notebook(text="Words.", source="1 + 1", shown="2", tags=()):
+        output = new_output("execute_result", data={"text/plain": shown}, execution_count=1)
+        code = new_code_cell(
+            source, execution_count=1, outputs=[output], metadata={"tags": [*tags]}
+        )
+        return digest(new_notebook(cells=[new_markdown_cell(text), code]))
+
+    assert notebook(text="Other words.") == notebook()
+    others = [dict(source="2"), dict(shown="3"), dict(tags=["nbval-ignore-output"])]
+    assert len({notebook(), *(notebook(**other) for other in others)}) == 4
+
+
+# What is kept with the sources
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_kept_run_is_of_the_notebook_as_it_is(path):
+    name = path.relative_to(ROOT).as_posix()
+    again = f"`make refresh NOTEBOOKS={name}` keeps a new run"
+    assert name in KEPT, again
+    run = KEPT[name]
+    assert run["digest"] == digest(read(path)), again
+    assert (run["passed"], run["cells"]) == (True, len(code_cells(read(path))))
+    locked = {name: version for name, version in run["versions"].items() if name != "Python"}
+    assert {"TensorFlow", "Keras", "NumPy"} <= locked.keys()
+    assert locked == {name: pinned()[name.lower()][0] for name in locked}, again
+    assert date.fromisoformat(run["date"]) <= date.today()
+
+
+def test_the_kept_runs_are_of_notebooks_that_exist():
+    assert KEPT.keys() == {path.relative_to(ROOT).as_posix() for path in NOTEBOOKS}
+
+
+def test_a_fresh_build_has_a_run_to_show():
+    assert {row[-1] for row in rows(KEPT).values()} == {"passed"}
+    text = "\n".join(status.report(KEPT))
+    assert f"Keras {pinned()['keras'][0]}" in text
+
+
+def test_the_matrix_has_every_row_and_each_holds_or_was_not_run():
+    assert [row["row"] for row in ROWS] == [str(row) for row in matrix.ROWS]
+    assert [row["row"] for row in ROWS if not row["holds"]] == [
+        row["row"] for row in ROWS if row["tests"].startswith("not run: no such Python")
+    ]
+    ran = {row["python"].rpartition(".")[0] for row in ROWS if row["holds"]}
+    assert {row.python for row in matrix.ROWS if row.is_locked} <= ran
+
+
+def test_the_matrix_ran_with_the_locked_versions():
+    for row, kept in zip(matrix.ROWS, ROWS, strict=True):
+        if row.is_locked:
+            locked = {name: pinned()[name.lower()][0] for name in matrix.PACKAGES}
+            assert {**locked, **kept["versions"]} == kept["versions"], "`make matrix` after a lock"
+
+
+def test_what_may_differ_are_cells_that_there_are_and_all_are_shown():
+    cells = {cell.id for path in NOTEBOOKS for cell in code_cells(read(path))}
+    assert {difference.cell for difference in matrix.DIFFERENCES} <= cells
+    kept = json.loads((ROOT / MATRIX).read_text("utf-8"))
+    assert kept["differences"] == [str(difference) for difference in matrix.DIFFERENCES]
+    lines = "\n".join(status.holds_on(kept))
+    assert all(text in lines for text in kept["differences"])
+    assert all(row["tests"] in lines for row in ROWS)
+
+
+@pytest.mark.parametrize(
+    ("versions", "may"),
+    [({"NumPy": "2.3.5"}, True), ({"NumPy": "2.4.0"}, False), ({"NumPy": "2.10.1"}, False)],
+)
+def test_a_cell_may_differ_only_below_a_version(monkeypatch, versions, may):
+    path = NOTEBOOKS[1]
+    cell = code_cells(read(path))[2]
+    difference = matrix.Difference(cell.id, "NumPy", (2, 4), "it is another")
+    monkeypatch.setattr(matrix, "DIFFERENCES", [difference])
+    assert matrix.may_differ(f"book/{path.stem}.ipynb::Cell 2", versions) is may
+    assert not matrix.may_differ(f"book/{path.stem}.ipynb::Cell 3", versions)
+    assert not matrix.may_differ("tests.test_layers::test_x", versions)
+
+
+def test_the_matrix_counts_what_a_report_says(tmp_path, monkeypatch):
+    path = NOTEBOOKS[1]
+    cell = code_cells(read(path))[2]
+    monkeypatch.setattr(matrix, "DIFFERENCES", [matrix.Difference(cell.id, "NumPy", (2, 4), "")])
+    report = tmp_path / "report.xml"
+    outcomes = ["", "<failure/>", "<error/>", "<skipped/>"]
+    names = [
+        ("tests.test_x", "test_y"),
+        *((f"book.{path.stem}.ipynb", f"Cell {n}") for n in (2, 3)),
+    ]
+    cases = [
+        f'<testcase classname="{place}" name="{name}">{outcome}</testcase>'
+        for place, name in names
+        for outcome in outcomes
+    ]
+    report.write_text(f"<testsuites>{''.join(cases)}</testsuites>", "utf-8")
+    assert matrix.outcomes(report, {"NumPy": "2.3.0"}) == {
+        "tests": {"passed": 1, "failed": 2, "skipped": 1},
+        "cells": {"passed": 2, "differ": 2, "failed": 2, "skipped": 2},
+    }
+
+
+def test_the_front_pages_say_how_many_cells_are_exempt():
+    cells = [cell for path in NOTEBOOKS for cell in code_cells(read(path))]
+    number = sum(map(is_exempt, cells))
+    words = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    for name in ("README.md", "book/index.ipynb"):
+        text = re.sub(r"\s+", " ", (ROOT / name).read_text("utf-8"))
+        assert f"{words[number]} cells that measure time" in text, name
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -117,6 +234,7 @@ def test_a_run_of_a_notebook_is_kept(tmp_path, workers):
         (book / f"{name}.ipynb").write_text(json.dumps(notebook), "utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml")]
     command += ["--rootdir", ".", "-p", "no:cacheprovider", f"-n{workers}", "book"]
+    command += ["--record"] * (workers == "0")
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert "1 failed, 2 passed" in result.stdout, result.stdout + result.stderr
 
@@ -126,4 +244,10 @@ def test_a_run_of_a_notebook_is_kept(tmp_path, workers):
         "book/bad.ipynb": (False, 2),
     }
     assert all(0.5 < run["seconds"] < 300 for run in runs.values())
-    assert runs["book/good.ipynb"]["versions"]["Python"] == sys.version.split()[0]
+    good = runs["book/good.ipynb"]
+    assert good["versions"]["Python"] == sys.version.split()[0]
+    assert good["digest"] == digest(read(book / "good.ipynb"))
+    kept = tmp_path / RECORD
+    assert kept.exists() == (workers == "0")
+    if kept.exists():
+        assert json.loads(kept.read_text("utf-8")) == runs

@@ -1,13 +1,15 @@
-"""The `{status}` directive: what the tests compare in each chapter, and when they last ran.
+"""Two directives: `{status}` says what the tests compare in each chapter, and when they last ran;
+`{holds-on}` says with which versions the tests pass.
 
-The counts come from the notebooks. Times and versions come from `_build/runs.json`, which
-the tests write (book/conftest.py). What was not run is said not to have been run.
+The counts come from the notebooks. Times and versions come from the last run on this
+machine (`_build/runs.json`) or, where there was none of a notebook as it is now, from the
+run that is kept with the sources (`book/_record/runs.json`). A run of other cells counts
+for nothing.
 """
 
 import json
 import sys
 from collections import defaultdict
-from hashlib import sha256
 from pathlib import Path
 
 from docutils import nodes
@@ -15,10 +17,10 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).parents[2]
-RUNS = ROOT / "_build" / "runs.json"
 
 sys.path.append(str(ROOT / "tests"))
 from rules import code_cells, is_exempt, read, reason_of, toc_files
+from runs import MATRIX, RECORD, RUNS, digest
 
 
 def counts(notebook):
@@ -36,69 +38,107 @@ def counts(notebook):
     return len(outputs) - figures, figures, exempt
 
 
-def last_run(path, notebook, runs):
-    """The seconds of the last run of a notebook, and how it ended."""
-    run = runs.get(path.relative_to(ROOT).as_posix())
-    if run is None or run["cells"] != len(code_cells(notebook)):
-        return "", "not run"
-    if run["sha256"] != sha256(path.read_bytes()).hexdigest():
-        return "", "changed since"
-    return f"{run['seconds']:.0f}", "passed" if run["passed"] else "**failed**"
+def run_of(path, notebook, records):
+    """The first recorded run of the notebook as it is now; None where there is none."""
+    for record in records:
+        run = record.get(path.relative_to(ROOT).as_posix())
+        if run and (run["digest"], run["cells"]) == (
+            digest(notebook),
+            len(code_cells(notebook)),
+        ):
+            return run
+    return None
 
 
-def report(runs):
-    """The lines of the status page, in MyST."""
+def report(*records):
+    """The lines on the chapters, in MyST; of ``records`` the first that knows a chapter."""
     rows, exemptions, environments = [], [], defaultdict(list)
     sums = [0, 0, 0]
     for path in toc_files():
         if path.suffix == ".ipynb":
             notebook = read(path)
             outputs, figures, exempt = counts(notebook)
-            seconds, verdict = last_run(path, notebook, runs)
             chapter = f"{{doc}}`/book/{path.stem}`"
+            run = run_of(path, notebook, records)
+            if run:
+                seconds = f"{run['seconds']:.0f}"
+                verdict = "passed" if run["passed"] else "**failed**"
+                versions = ", ".join(
+                    f"{name} {number}" for name, number in run["versions"].items()
+                )
+                environments[f"{versions}, on {run['date']}"].append(chapter)
+            else:
+                seconds, verdict = "", "changed since"
             rows.append((chapter, outputs, figures, len(exempt), seconds, verdict))
             sums = [a + b for a, b in zip(sums, rows[-1][1:4], strict=True)]
             exemptions += [
                 f"- {chapter}, code cell {n}: {why}" for n, why in exempt.items()
             ]
-            if verdict in ("passed", "**failed**"):
-                run = runs[path.relative_to(ROOT).as_posix()]
-                versions = ", ".join(
-                    f"{name} {number}" for name, number in run["versions"].items()
-                )
-                environments[f"{versions}, on {run['date']}"].append(chapter)
 
     yield "| chapter | outputs | figures | exempt | seconds | last run |"
     yield "|---|--:|--:|--:|--:|---|"
     for row in [*rows, ("all", *sums, "", "")]:
         yield "| " + " | ".join(map(str, row)) + " |"
-    if exemptions:
-        yield from ["", "The exempt cells, and why they are:", "", *exemptions]
     yield ""
     for environment, chapters in environments.items():
         which = (
             "All chapters" if len(chapters) == len(rows) else ", ".join(chapters)
         )
         yield f"- {which}: with {environment}."
-    if len(runs) == 0:
-        yield "The notebooks were not run where this page was built. `make test` runs them,"
-        yield "and keeps their times and versions for the next `make book`."
+    yield from ["", "The exempt cells, and why they are:", "", *exemptions]
 
 
-class Status(SphinxDirective):
-    """Put the report where the directive stands."""
+def holds_on(matrix):
+    """The lines on the versions that the tests ran on, in MyST."""
+    names = ("TensorFlow", "Keras", "NumPy")
+    yield f"| Python | {' | '.join(names)} | oneDNN | tests | cells | on |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for row in matrix["rows"]:
+        versions = [row["versions"].get(name, "") for name in names]
+        shown = [row[key] for key in ("onednn", "tests", "cells", "date")]
+        yield "| " + " | ".join([row["python"], *versions, *shown]) + " |"
+    yield from [
+        "",
+        "All that may differ with other versions than the locked ones:",
+        "",
+    ]
+    yield from (f"- {difference}." for difference in matrix["differences"])
+
+
+class Lines(SphinxDirective):
+    """Put lines of MyST where the directive stands."""
+
+    def kept(self, *files):
+        """What those of the files hold that there are."""
+        for path in map(ROOT.joinpath, files):
+            self.env.note_dependency(str(path))
+            if path.exists():
+                yield json.loads(path.read_text("utf-8"))
+
+    def show(self, lines):
+        node = nodes.container()
+        self.state.nested_parse(StringList([*lines], source=__file__), 0, node)
+        return node.children
+
+
+class Status(Lines):
+    """What is compared in each chapter, and the last run."""
 
     def run(self):
-        for path in [*toc_files(), RUNS]:
+        for path in toc_files():
             self.env.note_dependency(str(path))
-        runs = json.loads(RUNS.read_text("utf-8")) if RUNS.exists() else {}
-        node = nodes.container()
-        self.state.nested_parse(
-            StringList([*report(runs)], source=__file__), 0, node
-        )
-        return node.children
+        return self.show(report(*self.kept(RUNS, RECORD)))
+
+
+class HoldsOn(Lines):
+    """The versions that the tests ran on."""
+
+    def run(self):
+        (matrix,) = self.kept(MATRIX)
+        return self.show(holds_on(matrix))
 
 
 def setup(app):
     app.add_directive("status", Status)
+    app.add_directive("holds-on", HoldsOn)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
