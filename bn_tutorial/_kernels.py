@@ -262,7 +262,12 @@ def train(
     if mask is None and all_reduce is None and layout.huge and not layout.xla:
         shifted, constant = shift_if_far(layout, x, epsilon)
     else:
-        if mask is not None:
+        if mask is not None and layout.xla:
+            # A value of x: XLA may compute a mean anew for each use of x − K, and round it
+            # otherwise.
+            constant = tf.reduce_max(tf.where(mask, x, x.dtype.min), layout.before + layout.after)
+            constant = tf.where(constant > x.dtype.min, constant, 0)
+        elif mask is not None:
             constant = total(tf.stop_gradient(x)) / at_least_one(count)
         elif all_reduce is not None:
             constant = tf.reduce_mean(layout.sample(x), layout.before + layout.after)

@@ -70,8 +70,9 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     so do small ones in training in eager mode, and everything on a GPU. The rest is computed by
     plain operations, with the gradient in closed form: small inputs in a `tf.function` (the kernel
     takes longer to start than they take), channels first on a CPU (the kernel transposes), masks
-    and ``synchronized=True`` in training, float64, and XLA. Second derivatives are right on every
-    path. (Those of Keras are not: `tf.nn.moments` stops a gradient that vanishes only at first.)
+    and more than one replica with ``synchronized=True`` in training, float64, and XLA. Second
+    derivatives are right on every path. (Those of Keras are not before TensorFlow 2.22, whose
+    `tf.nn.moments` no longer stops a gradient that vanishes only at first.)
     With oneDNN switched off (``TF_ENABLE_ONEDNN_OPTS=0``) the fused kernel gains little on a CPU.
 
     Slower than that of Keras is what has to be right far from zero, or clean of NaN, in one more
@@ -143,6 +144,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         layout = _kernels.Layout(x, self.axis % x.shape.rank)
         training = bool(training) and self.trainable
         replica = tf.distribute.get_replica_context() if training and self.synchronized else None
+        if replica and replica.num_replicas_in_sync == 1:
+            replica = None
         fused = layout.fused_training if training else layout.fused
         if not fused or mask is not None or replica:
             x = tf.cast(x, dtype)  # the fused kernel does so by itself

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionStyle, FancyBboxPatch
+from matplotlib.rcsetup import cycler
 from matplotlib.transforms import Bbox
 
 __all__ = [
@@ -60,7 +61,7 @@ def use_book_style() -> None:
             "figure.figsize": (7.0, 3.2),
             "figure.constrained_layout.use": True,
             "font.size": 11,
-            "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PURPLE, RED, GREY]),
+            "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, PURPLE, RED, GREY]),
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,

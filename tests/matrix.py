@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from packaging.requirements import Requirement
 from rules import ROOT, code_cells, read
 from runs import MATRIX
 
@@ -80,21 +81,38 @@ ROWS = [
 
 @dataclass(frozen=True)
 class Difference:
-    """A cell whose output may differ where a package is older than `below`, and the reason."""
+    """Cells whose outputs may differ with some versions of a package, and the reason."""
 
-    cell: str
-    package: str
-    below: tuple[int, int]
+    cells: tuple[str, ...]
+    versions: str  # a requirement
     reason: str
 
     def __str__(self) -> str:
-        version = ".".join(map(str, self.below))
-        return f"cell `{self.cell}`, {self.package} before {version}: {self.reason}"
+        cells = ", ".join(f"`{cell}`" for cell in self.cells)
+        return f"{self.versions}, cells {cells}: {self.reason}"
+
+    def covers(self, cell: str, versions: dict[str, str]) -> bool:
+        """Whether a cell may differ with these versions."""
+        which = Requirement(self.versions)
+        return cell in self.cells and which.specifier.contains(versions[which.name], True)
 
 
 # All that may differ between versions.
 DIFFERENCES = [
-    Difference("speed-055", "NumPy", (2, 4), "`std` squares with another function"),
+    Difference(("speed-055",), "NumPy<2.4", "`std` squares with another function"),
+    Difference(
+        (
+            *("moments-018", "moments-066", "moments-074", "moments-079"),
+            *("speed-014", "speed-018", "speed-019"),
+        ),
+        "TensorFlow>=2.22.0rc0",
+        "`tf.nn.moments` subtracts from the mean of (x − μ)² the square of the mean of x − μ",
+    ),
+    Difference(
+        ("moments-020",),
+        "TensorFlow>=2.22.0rc0",
+        "`tf.nn.moments` takes a constant tensor for its axes",
+    ),
 ]
 
 
@@ -142,11 +160,7 @@ def may_differ(name: str, versions: dict[str, str]) -> bool:
     if not found:
         return False
     cell = code_cells(read(ROOT / "book" / f"{found[1]}.ipynb"))[int(found[2])]
-    return any(
-        difference.cell == cell.id
-        and tuple(map(int, versions[difference.package].split(".")[:2])) < difference.below
-        for difference in DIFFERENCES
-    )
+    return any(difference.covers(cell.id, versions) for difference in DIFFERENCES)
 
 
 def outcomes(report: Path, versions: dict[str, str]) -> dict[str, Counter[str]]:

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import record_pytorch
 import tensorflow as tf
+from packaging.version import Version
 from sklearn.datasets import load_digits
 
 from bn_tutorial import _kernels
@@ -285,7 +286,9 @@ def second_derivatives(normalize, x, gamma, dy, direction):
 @pytest.mark.parametrize(("shape", "axis"), [((6, 3), -1), ((3, 4, 2), 1), ((2, 3, 3, 4), -1)])
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 def test_second_derivatives(shape, axis, path, mode, take):
-    """Those of Keras are wrong: `tf.nn.moments` stops a gradient that is 0 the first time only."""
+    """Before TensorFlow 2.22 those of Keras are wrong: `tf.nn.moments` stops a gradient that is 0
+    the first time only.
+    """
     x, dy = data(shape)
     direction = data(shape, seed=1)[0]
     layers = [build(cls, shape, axis) for cls in (Peer, BatchNormalization)]
@@ -309,7 +312,8 @@ def test_second_derivatives(shape, axis, path, mode, take):
 
         found.append([gradient.numpy() for gradient in compiled(run, mode)()])
     assert_close(found[1], [v.numpy() for v in expected], 1e-5)
-    assert np.abs(found[0][0] - expected[0]).max() > 1e-2
+    keras_is_wrong = np.abs(found[0][0] - expected[0]).max() > 1e-2
+    assert keras_is_wrong == (Version(tf.__version__) < Version("2.22.0rc0"))
 
 
 # Masks
@@ -568,12 +572,12 @@ def test_far_from_zero(shape, axis, path, mode, center, spread, take):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("shape", "axis"), [((200_000, 4), -1), ((16, 48, 48, 32), -1)])
 def test_far_from_zero_large(shape, axis, mode):
-    """On the paths that sizes choose by themselves; Keras is wrong in the first digit of y."""
+    """On the paths that sizes choose by themselves; Keras errs by more than ten times as much."""
     x, dy = data(shape, center=1e5, spread=0.1)
     errors = errors_of(BatchNormalization, x, dy, axis, mode)
     assert max(errors.values()) < WITHIN, errors
     errors = errors_of(Peer, x, dy, axis, mode)
-    assert errors["y"] > 0.1, errors
+    assert errors["y"] > 10 * WITHIN, errors
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -91,17 +91,15 @@ def report(*records):
 def holds_on(matrix):
     """The lines on the versions that the tests ran on, in MyST."""
     names = ("TensorFlow", "Keras", "NumPy")
-    yield f"| Python | {' | '.join(names)} | oneDNN | tests | cells | on |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield f"| Python | {' | '.join(names)} | oneDNN | tests | cells |"
+    yield "|---|---|---|---|---|---|---|"
     for row in matrix["rows"]:
         versions = [row["versions"].get(name, "") for name in names]
-        shown = [row[key] for key in ("onednn", "tests", "cells", "date")]
+        shown = [row[key] for key in ("onednn", "tests", "cells")]
         yield "| " + " | ".join([row["python"], *versions, *shown]) + " |"
-    yield from [
-        "",
-        "All that may differ with other versions than the locked ones:",
-        "",
-    ]
+    days = sorted({row["date"] for row in matrix["rows"]})
+    yield from ["", f"Run on {', '.join(days)}.", ""]
+    yield from ["All that may differ with other versions than the locked ones:", ""]
     yield from (f"- {difference}." for difference in matrix["differences"])
 
 
