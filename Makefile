@@ -40,7 +40,7 @@ test: $(READY)  ## check the code, run the package's tests, re-run every noteboo
 matrix: $(READY)  ## run the tests and the notebooks with other versions, old and new (an hour)
 	$(BIN)/python tests/matrix.py $(ROWS)
 
-bench: $(READY)  ## measure each notebook's time and memory, and what importing the package costs
+bench: $(READY)  ## measure time and memory, and fail where a bound is missed (some minutes)
 	$(BIN)/python tests/benchmark.py
 
 lab: $(READY)  ## open the notebooks in JupyterLab

@@ -38,7 +38,7 @@ _UNKNOWN = {
 
 @keras.saving.register_keras_serializable(package="bn_tutorial")
 class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
-    r"""A drop-in for `keras.layers.BatchNormalization`: faster, and right in more places.
+    r"""A drop-in for `keras.layers.BatchNormalization`: often faster, and right in more places.
 
     .. math:: y = \gamma\,\frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 

@@ -42,7 +42,7 @@ def run_of(path, notebook, records):
     """The first recorded run of the notebook as it is now; None where there is none."""
     for record in records:
         run = record.get(path.relative_to(ROOT).as_posix())
-        if run and (run["digest"], run["cells"]) == (
+        if run and (run.get("digest"), run["cells"]) == (
             digest(notebook),
             len(code_cells(notebook)),
         ):
