@@ -1,5 +1,5 @@
-"""Two directives: `{status}` says what the tests compare in each chapter, and when they last ran;
-`{holds-on}` says with which versions the tests pass.
+"""Two directives: `{status}` says what the tests compare in each chapter, and when they
+last ran; `{holds-on}` says with which versions they pass.
 
 The counts come from the notebooks. Times and versions come from the last run on this
 machine (`_build/runs.json`) or, where there was none of a notebook as it is now, from the
