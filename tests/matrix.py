@@ -200,7 +200,8 @@ def run(row: Row) -> dict[str, Any]:
     pytest = [environment / "bin" / "python", "-m", "pytest", "-q", "--tb=short"]
     pytest += ["-p", "no:cacheprovider", "-o", "junit_family=xunit1", f"--junitxml={report}"]
     if row.alone:  # without the settings and plug-ins of the book's tests
-        pytest += ["-c", os.devnull, "--rootdir=.", "--noconftest", "-W", "error", *TESTS_ALONE]
+        pytest += ["-c", os.devnull, "--rootdir=.", "--noconftest", "-W", "error"]
+        pytest += ["--hypothesis-profile=ci", *TESTS_ALONE]
     else:
         pytest += [*TESTS, "book"]
     settings = {
