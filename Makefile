@@ -20,7 +20,7 @@ book: $(READY)  ## build the HTML book to _build/html/index.html
 	$(BIN)/jupyter-book build . -W -n --keep-going
 	@echo "The book is at $(CURDIR)/_build/html/index.html"
 
-pdf: epub  ## print the whole book to _build/pdf (needs Chromium and a font with Chinese letters)
+pdf: epub  ## print the whole book to _build/pdf (needs Chromium)
 	$(BIN)/python book/_print/pdf.py
 
 epub: $(READY)  ## bind the whole book for e-readers, in _build/epub

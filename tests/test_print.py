@@ -14,7 +14,9 @@ from zipfile import ZIP_STORED, ZipFile
 import pytest
 import yaml
 from browser import chromium
-from playwright.sync_api import sync_playwright
+from fontTools.ttLib import TTFont
+from matplotlib import get_data_path
+from playwright.sync_api import Error, Page, sync_playwright
 from pypdf import PdfReader
 from rules import ROOT, code_cells, read, text_of, toc_files
 
@@ -327,12 +329,6 @@ def test_what_is_missing_is_named(tmp_path):
     done = run("pdf.py", tmp_path, env=os.environ | {"PATH": str(tmp_path)})
     assert done.returncode
     assert "apt install chromium" in done.stderr
-    for name in ("chromium", "fc-list"):
-        (tmp_path / name).write_text("#!/bin/sh\n")
-        (tmp_path / name).chmod(0o755)
-    done = run("pdf.py", tmp_path, env=os.environ | {"PATH": str(tmp_path)})
-    assert done.returncode
-    assert "apt install fonts-noto-cjk" in done.stderr
 
 
 def test_the_pdf_says_what_it_is(pdf):
@@ -377,39 +373,115 @@ def test_the_pdf_holds_the_words(pdf, starts):
         assert not re.search(r"Math (?:Processing|input) Error|\\frac|\\begin|\$\$", text)
 
 
-def test_every_font_is_embedded(pdf):
+def fonts_of(pdf: PdfReader) -> dict[str, list]:
+    """The fonts of the PDF by name."""
     fonts = {
         font.idnum: font.get_object()
         for page in pdf.pages
         for font in page["/Resources"].get("/Font", {}).values()
         for font in [font.indirect_reference]
     }
+    by_name = {}
     for font in fonts.values():
-        if font["/Subtype"] != "/Type3":  # whose letters are drawings in the file
-            descriptor = font["/DescendantFonts"][0]["/FontDescriptor"]
-            assert {"/FontFile", "/FontFile2", "/FontFile3"} & descriptor.keys()
-        assert "/ToUnicode" in font
+        described = font if font["/Subtype"] == "/Type3" else font["/DescendantFonts"][0]
+        name = described["/FontDescriptor"]["/FontName"]
+        by_name.setdefault(re.sub(r"^/(?:[A-Z]{6}\+)?", "", name), []).append(font)
+    return by_name
 
 
-def test_nothing_is_cut_off_or_missing_on_paper(pdf, folder, documents):
+def test_every_font_is_embedded(pdf):
+    for name, fonts in fonts_of(pdf).items():
+        for font in fonts:
+            if font["/Subtype"] != "/Type3":  # whose letters are drawings in the file
+                descriptor = font["/DescendantFonts"][0]["/FontDescriptor"]
+                assert {"/FontFile", "/FontFile2", "/FontFile3"} & descriptor.keys(), name
+            assert "/ToUnicode" in font, name
+
+
+def test_the_fonts_are_the_projects_own(pdf):
+    families = {re.split("[-_]", name)[0] for name in fonts_of(pdf)}
+    assert families == {"STIXGeneral", "DejaVuSans", "DejaVuSansMono", "NotoSerifCJKsc", "MathJax"}
+
+
+def test_the_fonts_of_the_machine_change_nothing(pdf, folder, tmp_path):
+    """Printed again, as on a machine without a font."""
+    (tmp_path / "none.conf").write_text("<fontconfig/>")
+    (tmp_path / "epub").symlink_to(folder / "epub")
+    environment = os.environ | {"FONTCONFIG_FILE": str(tmp_path / "none.conf")}
+    done = run("pdf.py", tmp_path, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = tmp_path.glob("pdf/*.pdf")
+    again = PdfReader(path)
+    assert fonts_of(again).keys() == fonts_of(pdf).keys()
+    assert len(again.pages) == len(pdf.pages)
+    for one, other in zip(again.pages, pdf.pages, strict=True):
+        assert one.get_contents().get_data() == other.get_contents().get_data()
+
+
+def test_the_fonts_have_every_character(pdf, folder, documents):
+    """What is missing? Where it is Chinese, book/_print/fonts/subset.py brings it."""
+    matplotlib = Path(get_data_path(), "fonts", "ttf")
+    latin = [matplotlib / f"{name}.ttf" for name in ("STIXGeneral", "DejaVuSans")]
     (source,) = folder.glob("pdf/*.html")
-    with sync_playwright() as playwright:
-        browser = chromium(playwright)
-        millimetre = 96 / 25.4
-        page = browser.new_page(viewport={"width": int(170 * millimetre), "height": 900})
-        page.emulate_media(media="print")
-        page.goto(source.as_uri())
-        page.evaluate("MathJax.startup.promise.then(() => document.fonts.ready).then(() => 0)")
-        wide = """() => [...document.querySelectorAll("body *:not(#cover)")].filter(
-            e => e.getBoundingClientRect().right > innerWidth + 1
-        ).map(e => e.outerHTML.slice(0, 200))"""
-        assert page.evaluate(wide) == []
-        assert page.evaluate("[...document.images].filter(i => !i.naturalWidth).length") == 0
-        assert page.evaluate("document.querySelectorAll('mjx-merror').length") == 0
-        lost = """() => [...document.querySelectorAll("a[href^='#']")].map(
-            a => a.getAttribute("href").slice(1)
-        ).filter(name => !document.getElementById(name))"""
-        assert page.evaluate(lost) == []
-        equations = sum(len(d.findall(f".//{MATH}math")) for d in documents.values())
-        assert page.evaluate("document.querySelectorAll('mjx-container').length") == equations
-        browser.close()
+    figures = [words(documents[name]) for name in documents if name.endswith(".svg")]
+    characters = set(unescape(source.read_text(encoding="utf-8"))).union(*figures) - {"\n"}
+    for weight in ("Regular", "Bold"):
+        paths = [*latin, PRINT / "fonts" / f"NotoSerifCJKsc-{weight}.otf"]
+        known = {chr(code) for path in paths for code in TTFont(path).getBestCmap()}
+        assert characters - known == set()
+
+
+def test_a_search_finds_every_word(pdf):
+    """No ligature stands for its letters, and no old radical for the character of its shape."""
+    for name, fonts in fonts_of(pdf).items():
+        for font in fonts:
+            letters = font["/ToUnicode"].get_data()
+            assert not re.search(rb"<(?:2[EF]|FB)..>\n", letters), name
+
+
+@pytest.fixture(scope="module")
+def paper(pdf, folder) -> Page:
+    """What the PDF was printed from, as wide as its text, with the fonts that it had."""
+    (source,) = folder.glob("pdf/*.html")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FONTCONFIG_FILE", str(source.with_name("fonts.conf")))
+        with sync_playwright() as playwright:
+            browser = chromium(playwright)
+            millimetre = 96 / 25.4
+            page = browser.new_page(viewport={"width": int(170 * millimetre), "height": 900})
+            page.emulate_media(media="print")
+            page.goto(source.as_uri())
+            page.evaluate("typeset()")
+            yield page
+            browser.close()
+
+
+def test_nothing_is_cut_off_or_missing_on_paper(paper, documents):
+    wide = """() => [...document.querySelectorAll("body *:not(#cover)")].filter(
+        e => e.getBoundingClientRect().right > innerWidth + 1
+    ).map(e => e.outerHTML.slice(0, 200))"""
+    assert paper.evaluate(wide) == []
+    assert paper.evaluate("[...document.images].filter(i => !i.naturalWidth).length") == 0
+    assert paper.evaluate("document.querySelectorAll('mjx-merror').length") == 0
+    lost = """() => [...document.querySelectorAll("a[href^='#']")].map(
+        a => a.getAttribute("href").slice(1)
+    ).filter(name => !document.getElementById(name))"""
+    assert paper.evaluate(lost) == []
+    equations = sum(len(d.findall(f".//{MATH}math")) for d in documents.values())
+    assert paper.evaluate("document.querySelectorAll('mjx-container').length") == equations
+
+
+def test_a_wide_equation_shrinks_and_stays_readable(paper):
+    line = paper.locator("div.math:has(.eqno)").first
+    math, number = line.locator("mjx-math"), line.locator(".eqno")
+    narrow = """(line, width) => {
+        line.style.width = width + "px";
+        fit(line.querySelector("mjx-container"));
+    }"""
+    wide, beside = math.bounding_box()["width"], number.bounding_box()["width"]
+    line.evaluate(narrow, 0.8 * wide + 2 * beside + 16)
+    assert 0.75 * wide < math.bounding_box()["width"] < 0.85 * wide
+    end = math.bounding_box()["x"] + math.bounding_box()["width"]
+    assert end < number.bounding_box()["x"]
+    with pytest.raises(Error, match="Too wide to be printed"):
+        line.evaluate(narrow, 0.5 * wide)

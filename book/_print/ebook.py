@@ -31,6 +31,9 @@ MATHML = "http://www.w3.org/1998/Math/MathML"
 STATIC = {"ebook.css", "pygments.css", "cover.png"}
 HAN = re.compile(r"([\u3400-\u9fff]+)")
 
+# Without this a PDF's figures have ligatures, and a search for float does not find ﬂoat.
+SEARCHABLE = "<style>* {font-variant-ligatures: none !important}</style>"
+
 NOTE = (
     "In this edition the solutions of the exercises stand at the end of each chapter. The "
     "interactive figures stand still, and the code that draws the figures is left out: the "
@@ -47,7 +50,9 @@ class Ebook(Epub3Builder):
         super().copy_image_files()
         for path in Path(self.outdir, self.imagedir).glob("*.svg"):
             svg = path.read_text(encoding="utf-8")
-            path.write_text(re.sub(r"<!DOCTYPE[^>]*>", "", svg), encoding="utf-8")
+            svg = re.sub(r"<!DOCTYPE[^>]*>", "", svg)
+            svg = re.sub(r"<svg[^>]*>", rf"\g<0>{SEARCHABLE}", svg, count=1)
+            path.write_text(svg, encoding="utf-8")
 
     def build_content(self):
         """Pack no file that no page uses, and declare what the pages hold."""

@@ -3,16 +3,15 @@
 """
 
 import json
-import re
+import os
 import shutil
-import subprocess
 import sys
-import unicodedata
 from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+import matplotlib
 import yaml
 from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader, PdfWriter
@@ -21,15 +20,31 @@ from shared import MATHJAX, NAME, ROOT
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 LAYOUT = {"prefer_css_page_size": True, "print_background": True}
 
+# The width of the text on A4, in pixels; any height.
+TEXT = {"width": int(170 / 25.4 * 96), "height": 900}
+
+# The fonts that Chromium gets to see: Matplotlib's and the book's own Chinese one, none of
+# this machine's. CSS could not do it alone: a figure is a picture, which no @font-face
+# reaches, and where Chromium finds no font at all it prints empty pages. With hinting,
+# letters would stand at whole pixels of a screen, too close or too far apart.
+FONTS = """<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
+<fontconfig>
+<dir>{matplotlib}/fonts/ttf</dir>
+<dir>{own}</dir>
+<cachedir prefix="xdg">fontconfig</cachedir>
+<selectfont><rejectfont><glob>*/LastResort*</glob></rejectfont></selectfont>
+<match target="font"><edit name="hintstyle"><const>hintnone</const></edit></match>
+</fontconfig>
+"""
+
 HEAD = """<!DOCTYPE html>
 <html lang="{language}">
 <head>
 <meta charset="utf-8">
 <title>{title}</title>
 {styles}
-<script>
-MathJax = {{options: {{menuOptions: {{settings: {{assistiveMml: false}}}}}}}};
-</script>
+<script src="{script}"></script>
 <script src="{mathjax}"></script>
 </head>
 <body>
@@ -38,7 +53,7 @@ MathJax = {{options: {{menuOptions: {{settings: {{assistiveMml: false}}}}}}}};
 # A chapter begins a new kind of page, whose head bears the chapter's title.
 CHAPTER = """<style>
 #{page} {{ page: {page}; }}
-@page {page} {{ @top-right {{ content: {head}; font: 9pt "Liberation Serif", serif; }} }}
+@page {page} {{ @top-right {{ content: {head}; }} }}
 </style>
 <div id="{page}">
 {text}
@@ -47,20 +62,6 @@ CHAPTER = """<style>
 ENTRY = (
     '<a href="#{page}"><span>{title}</span><span class="number">000</span></a>\n'
 )
-
-# MathJax draws the equations, and each one's source stands for it as a picture's words do.
-# Marks that change nothing go: each would be an object of the PDF and double its size.
-TYPESET = """async () => {
-    for (const span of document.querySelectorAll("pre :is(.n, .p, .w, :empty), code .pre"))
-        span.replaceWith(...span.childNodes);
-    document.body.normalize();
-    await MathJax.startup.promise;
-    for (const math of MathJax.startup.document.math) {
-        math.typesetRoot.setAttribute("role", "img");
-        math.typesetRoot.setAttribute("aria-label", math.root.attributes.get("alttext"));
-    }
-    await document.fonts.ready;
-}"""
 
 
 def chromium() -> str | None:
@@ -72,18 +73,6 @@ def chromium() -> str | None:
         "google-chrome-stable",
     )
     return next(filter(None, map(shutil.which, names)), None)
-
-
-def missing() -> str | None:
-    """What this machine lacks, and how to get it."""
-    if chromium() is None:
-        return "Chromium is needed to print. On Debian: apt install chromium"
-    fonts = shutil.which("fc-list")
-    if fonts and not subprocess.check_output([fonts, ":lang=zh"]):
-        return (
-            "A font with Chinese is needed. On Debian: apt install fonts-noto-cjk"
-        )
-    return None
 
 
 def chapter(source: Path) -> Element:
@@ -100,6 +89,14 @@ def chapter(source: Path) -> Element:
             page, _, name = link.partition("#")
             page = Path(page or source).stem
             element.set("href", f"#{page}--{name}" if name else f"#{page}")
+    for math in list(root.iter("math")):
+        # From its source MathJax draws an equation better: MathML does not say that max is
+        # an operator, and the spaces around it come out wrong.
+        tex, tail = math.get("alttext"), math.tail
+        form = r"\[{}\]" if math.get("display") == "block" else r"\({}\)"
+        math.clear()
+        math.set("class", "mathjax_process")
+        math.tag, math.text, math.tail = "span", form.format(tex), tail
     return root.find(".//section")
 
 
@@ -114,7 +111,8 @@ def bind(pages: Path) -> str:
         styles="".join(
             f'<link rel="stylesheet" href="{s.as_uri()}">' for s in styles
         ),
-        mathjax=(MATHJAX / "mml-chtml.js").as_uri(),
+        script=(here / "pdf.js").as_uri(),
+        mathjax=(MATHJAX / "tex-chtml.js").as_uri(),
         cover=(pages / "_static/cover.png").as_uri(),
     )
     contents, chapters = "<nav><h1>Contents</h1>\n", ""
@@ -146,30 +144,22 @@ def number_contents(page: Page, target: Path) -> None:
 
 
 def finish(target: Path) -> None:
-    """Mend what Chromium writes: say whose book it is, and let searches find Chinese.
-
-    Where a font draws a character and an old radical by one shape, as 一 and ⼀, the PDF
-    says that the radical was meant, which nobody types.
-    """
+    """Say whose book it is, which Chromium does not."""
     writer = PdfWriter(clone_from=target)
     writer.add_metadata({"/Author": CONFIG["author"]})
     writer.page_mode = "/UseOutlines"
-    fonts = {
-        font.idnum: font.get_object()
-        for page in writer.pages
-        for font in page["/Resources"].get("/Font", {}).values()
-    }
-    for font in fonts.values():
-        letters = font["/ToUnicode"]
-        letters.set_data(re.sub(rb"<(2[EF]..)>\n", as_typed, letters.get_data()))
     writer.write(target)
 
 
-def as_typed(radical: re.Match[bytes]) -> bytes:
-    """The character for a radical, in hexadecimal digits."""
-    return b"<%04X>\n" % ord(
-        unicodedata.normalize("NFKC", chr(int(radical[1], 16)))
+def write_fonts(folder: Path) -> Path:
+    """Write into ``folder`` where the fonts are, as fontconfig wants to be told."""
+    target = folder / "fonts.conf"
+    text = FONTS.format(
+        matplotlib=escape(matplotlib.get_data_path()),
+        own=escape(str(Path(__file__).with_name("fonts"))),
     )
+    target.write_text(text, encoding="utf-8")
+    return target
 
 
 def build(folder: Path) -> Path:
@@ -179,10 +169,14 @@ def build(folder: Path) -> Path:
     source = target.with_name("book.html")
     source.write_text(bind(folder / "epub" / "pages"), encoding="utf-8")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium())
-        page = browser.new_page()
+        browser = playwright.chromium.launch(
+            executable_path=chromium(),
+            env=os.environ | {"FONTCONFIG_FILE": str(write_fonts(target.parent))},
+        )
+        page = browser.new_page(viewport=TEXT)
+        page.emulate_media(media="print")
         page.goto(source.as_uri())
-        page.evaluate(TYPESET)
+        page.evaluate("typeset()")
         number_contents(page, target)
         page.pdf(path=target, tagged=True, outline=True, **LAYOUT)
         browser.close()
@@ -191,7 +185,7 @@ def build(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    if lack := missing():
-        sys.exit(lack)
+    if chromium() is None:
+        sys.exit("Chromium is needed to print. On Debian: apt install chromium")
     folder = Path(*sys.argv[1:] or [ROOT / "_build"]).resolve()
     print("The PDF is at", build(folder))
