@@ -73,7 +73,7 @@ ROWS = [
     Row("3.12", ("tensorflow==2.20.*",)),
     Row("3.11", ("tensorflow==2.19.*",)),
     Row("3.13", ("tensorflow==2.22.0rc0",)),
-    Row("3.14", ("tensorflow==2.22.0rc0",)),
+    Row("3.14", ("tensorflow==2.22.0rc0", "h5py>=3.15")),  # which has a wheel for it
     Row("3.13", alone="newest"),
     Row("3.11", alone="oldest"),
 ]
@@ -99,7 +99,6 @@ class Difference:
 
 # All that may differ between versions.
 DIFFERENCES = [
-    Difference(("speed-055",), "NumPy<2.4", "`std` squares with another function"),
     Difference(
         (
             *("moments-018", "moments-066", "moments-074", "moments-079"),
@@ -136,8 +135,12 @@ def install(row: Row, environment: Path, sources: Path) -> None:
         uv(*pip, "--resolution", resolution, sources, environment=environment)
         uv(*pip, "pytest", "hypothesis", "scikit-learn", environment=environment)
         return
-    # What a row names takes the versions of its own dependencies with it.
-    uv(*pip, "--requirement", ROOT / "requirements.txt", environment=environment)
+    # What a row names has other versions of its dependencies as well, and comes after the others.
+    named = {Requirement(other).name for other in row.others}
+    packages = re.split(r"\n(?=\S+==)", (ROOT / "requirements.txt").read_text("utf-8"))
+    locked = environment / "locked.txt"
+    locked.write_text("\n".join(p for p in packages if p.partition("==")[0] not in named), "utf-8")
+    uv(*pip, "--requirement", locked, environment=environment)
     if row.others:
         uv(*pip, "--prerelease", "allow", *row.others, environment=environment)
     uv(*pip, "--no-deps", "--editable", sources, environment=environment)

@@ -1,21 +1,11 @@
-"""Every notebook of the book keeps every rule; every page's decimals are printed somewhere."""
+"""Every notebook of the book keeps every rule, and each number in its prose a tie that holds."""
 
 import re
 
 import nbformat
 import pytest
-from rules import (
-    ROOT,
-    RULES,
-    context,
-    decimals_of,
-    exercises_of,
-    is_backed,
-    numbers_of,
-    prose_of,
-    read,
-    toc_files,
-)
+from rules import ROOT, RULES, exercises_of, prose_of, read, toc_files
+from ties import backings_of_the_book, faults, statements_of
 
 PAGES = toc_files()
 NOTEBOOKS = [page for page in PAGES if page.suffix == ".ipynb"]
@@ -41,16 +31,10 @@ def test_every_notebook_and_page_is_in_the_table_of_contents():
     assert {*book.glob("*.ipynb"), *book.glob("*.md")} == set(PAGES)
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
-def test_a_page_without_code_states_only_decimals_that_a_notebook_prints(path):
-    printed, literals = set(), set()
-    for notebook in NOTEBOOKS:
-        more_printed, more_literals = numbers_of(read(notebook))
-        printed |= more_printed
-        literals |= more_literals
-    text = path.read_text(encoding="utf-8")
-    unbacked = [d for d in decimals_of(text) if not is_backed(d, printed, literals)]
-    assert not [context(decimal, text) for decimal in unbacked]
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_each_number_in_prose_is_tied_to_what_backs_it(path):
+    backings = backings_of_the_book()
+    assert not [fault for each in statements_of(path) for fault in faults(each, backings)]
 
 
 def test_every_chapter_has_exercises_up_to_one_that_takes_an_hour():
@@ -64,7 +48,7 @@ def test_every_chapter_has_exercises_up_to_one_that_takes_an_hour():
 
 def test_every_labelled_equation_is_pointed_to_somewhere():
     texts = [path.read_text(encoding="utf-8") for path in TEXTS]
-    texts += [source for path in NOTEBOOKS for source in prose_of(read(path))]
+    texts += [source for path in NOTEBOOKS for _, source in prose_of(read(path))]
     text = "\n".join(texts)
     labels = re.findall(r"\$\$ *\((eq-[\w-]+)\)", text)
     assert len(labels) > 50
