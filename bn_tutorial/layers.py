@@ -73,11 +73,13 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     and more than one replica with ``synchronized=True`` in training, float64, and XLA. Second
     derivatives are right on every path. (Those of Keras are not before TensorFlow 2.22, whose
     `tf.nn.moments` no longer stops a gradient that vanishes only at first.)
-    With oneDNN switched off (``TF_ENABLE_ONEDNN_OPTS=0``) the fused kernel gains little on a CPU.
+    With oneDNN off (``TF_ENABLE_ONEDNN_OPTS=0``, or a processor for which TensorFlow leaves it off)
+    the fused kernel gains little on a CPU.
 
     Slower than that of Keras is what has to be right far from zero, or clean of NaN, in one more
     pass: the forward pass in training with a mask when the channels are not last, and channels
     first under XLA, each by about a quarter; and small inputs in eager training without a tape.
+    Where oneDNN is off, training on dense inputs takes up to a twentieth longer.
 
     **The stored variance** is the biased one, Σ(x − μ)²/n, whichever kernel ran, as in
     Keras 3. The fused kernel itself returns n/(n − 1) times that (what PyTorch stores).

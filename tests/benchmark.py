@@ -6,10 +6,13 @@ taken in turn in one process, so that a change in the machine's speed meets both
 runs as it comes: with oneDNN on the processors for which it switches that on (the notebooks run
 without).
 
-The bounds are those that hold on two cores of a machine that does other work as well, whatever its
-processor. Noise there is up to a tenth, so "no slower" is held to 0.9. By how much the layer is
-faster is the processor's matter: its forward pass for large inputs was measured 1.2 times as fast
-as Keras's where TensorFlow leaves oneDNN off, and more than twice as fast on one where it does not.
+Each bound is to hold on any machine, even one of two cores with other work on them, so it lies
+below what is usual. There, with oneDNN off, the layer's forward pass on images was measured 1.2 to
+1.4 times as fast as Keras's, and more than twice as fast on a processor with oneDNN on. "No slower"
+is held to 0.9: some of these rows do take a twentieth longer, and noise takes the rest. A row that
+misses is measured once more, for noise comes in bursts. Notebooks are held to processor time, their
+own and that of the processes they start, to which other programs add little. On a quiet machine
+each took less than half a minute by the clock.
 
     .venv/bin/python tests/benchmark.py [imports] [notebooks] [ratios]    (all by default)
 """
@@ -36,12 +39,16 @@ from rules import ROOT, read, toc_files
 
 RESULTS = ROOT / "_build" / "benchmark.json"
 
-# Linux counts in kB.
-PEAK_MEMORY = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+# Seconds of processor time, and the peak memory, which Linux counts in kB.
+USAGE = """
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+own, children = getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN)
+print(sum([own.ru_utime, own.ru_stime, children.ru_utime, children.ru_stime]), own.ru_maxrss)
+"""
 REPEATS = 15
 NO_SLOWER = 0.9
 IMPORT = 1.5  # of `import numpy`
-SECONDS, GIGABYTES = 60, 2  # of a notebook; on a quiet machine it takes half of these seconds
+SECONDS, GIGABYTES = 40, 2  # of a notebook
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ def paired(
     Blocks of calls, 20 ms or one call long, run in turn, and in turn first, for about ``seconds``
     and ten rounds at least, after a second to warm up. Blocks, because the first call after the
     other's finds none of its data in the caches: alternating call by call charges both for that
-    (and takes the layer's forward pass from 2.4 to 1.9 times as fast as Keras's).
+    (on one machine it took the layer's forward pass from 2.4 to 1.9 times as fast as Keras's).
     """
 
     def clock(call: Callable[[], Any], times: int) -> float:
@@ -87,12 +94,12 @@ def paired(
         return (time.perf_counter() - start) / times
 
     end = time.perf_counter() + 1
-    slowest = max(clock(measured, 1), clock(against, 1))
-    while time.perf_counter() < end:
-        slowest = max(clock(measured, 1), clock(against, 1))
-    times = max(1, int(0.02 / slowest))
+    slower = max(clock(measured, 1), clock(against, 1))
+    while time.perf_counter() < end:  # the least, so that blocks are as long on a busy machine
+        slower = min(slower, max(clock(measured, 1), clock(against, 1)))
+    times = max(1, int(0.02 / slower))
     pairs = []
-    for turn in range(min(max(10, int(seconds / (2 * slowest * times))), 400)):
+    for turn in range(min(max(10, int(seconds / (2 * slower * times))), 400)):
         if turn % 2:
             b, a = clock(against, times), clock(measured, times)
         else:
@@ -107,6 +114,8 @@ def faster(
 ) -> Ratio:
     """A row that says how many times faster ``measured`` is."""
     ratio, seconds = paired(measured, against, **kwargs)
+    if ratio < bound:
+        ratio, seconds = paired(measured, against, **kwargs)
     return Ratio(name, against_name, ratio, bound, seconds=seconds)
 
 
@@ -156,11 +165,15 @@ def layer_ratios() -> Iterator[Ratio]:
 
         return tf.function(step, autograph=False)
 
-    for shape in [(32, 32, 32, 64), (256, 1024), (60, 100)]:
+    for shape, bounds in [
+        ((32, 32, 32, 64), (1.1, 1.0)),
+        ((256, 1024), (NO_SLOWER, NO_SLOWER)),
+        ((60, 100), (NO_SLOWER, NO_SLOWER)),
+    ]:
         x, dy = tf.random.stateless_normal((2, *shape), seed=(1, 2))
         size = f"({','.join(map(str, shape))})"
         kinds = {"forward": forward, "forward and backward": both}
-        for kind, make in kinds.items():
+        for (kind, make), bound in zip(kinds.items(), bounds, strict=True):
             ours, theirs = (
                 make(build()) for build in (BatchNormalization, keras.layers.BatchNormalization)
             )
@@ -169,7 +182,7 @@ def layer_ratios() -> Iterator[Ratio]:
                 "Keras's layer",
                 lambda ours=ours, x=x, dy=dy: ours(x, dy),
                 lambda theirs=theirs, x=x, dy=dy: theirs(x, dy),
-                NO_SLOWER,
+                bound,
             )
         if len(shape) == 4:
             bare = tf.function(
@@ -178,17 +191,12 @@ def layer_ratios() -> Iterator[Ratio]:
             )
             ours = forward(BatchNormalization())
             ones, zeros = tf.ones(shape[-1:]), tf.zeros(shape[-1:])
-            ratio, (ours_time, bare_time) = paired(
+            yield faster(
+                f"layer, forward, {size}",
+                "the bare fused operation",
                 lambda ours=ours, x=x, dy=dy: ours(x, dy),
                 lambda bare=bare, x=x, ones=ones, zeros=zeros: bare(x, ones, zeros),
-            )
-            yield Ratio(
-                f"layer, forward, {size}",
-                "fused op (times its time)",
-                1 / ratio,
-                1.25,
-                False,
-                (ours_time, bare_time),
+                0.8,
             )
 
 
@@ -277,36 +285,26 @@ def measure_ratios() -> list[dict[str, Any]]:
 
 
 def run_notebook(path: Path) -> tuple[float, float]:
-    """Seconds to run a notebook in a fresh kernel, and the kernel's peak memory in GB."""
+    """What a notebook takes in a fresh kernel: seconds of processor time, and memory in GB."""
     notebook = read(path)
-    notebook.cells.append(new_code_cell(PEAK_MEMORY))
+    notebook.cells.append(new_code_cell(USAGE))
     place = {"metadata": {"path": str(path.parent)}}
-    start = time.perf_counter()
     NotebookClient(notebook, kernel_name="python3", resources=place).execute()
-    seconds = time.perf_counter() - start
-    return seconds, int(notebook.cells[-1].outputs[0].text) / 1e6
+    seconds, kilobytes = map(float, notebook.cells[-1].outputs[0].text.split())
+    return seconds, kilobytes / 1e6
 
 
 def measure_notebooks() -> list[dict[str, Any]]:
     """Print what each notebook takes, and return the rows."""
-    print(f"{'notebook':24}{'seconds':>8}{'GB':>6}  promised: ≤ {SECONDS} s, ≤ {GIGABYTES} GB")
+    print(f"{'notebook':18}{'CPU s':>8}{'GB':>6}  promised: ≤ {SECONDS} s, ≤ {GIGABYTES} GB")
     rows = []
     for path in toc_files():
         if path.suffix == ".ipynb":
             seconds, gigabytes = run_notebook(path)
             holds = seconds <= SECONDS and gigabytes <= GIGABYTES
-            print(
-                f"{path.stem:24}{seconds:8.1f}{gigabytes:6.2f}{'' if holds else '  MISSED'}",
-                flush=True,
-            )
-            rows.append(
-                {
-                    "measured": path.stem,
-                    "seconds": seconds,
-                    "gigabytes": gigabytes,
-                    "holds": holds,
-                }
-            )
+            verdict = "" if holds else "  MISSED"
+            print(f"{path.stem:18}{seconds:8.1f}{gigabytes:6.2f}{verdict}", flush=True)
+            rows.append(dict(measured=path.stem, seconds=seconds, gigabytes=gigabytes, holds=holds))
     print()
     return rows
 
@@ -348,6 +346,7 @@ def main(parts: list[str]) -> None:
             **{name: version(name) for name in ("numpy", "tensorflow", "keras")},
         },
     }
+    print("The bounds are for any machine, even one of two cores with other work on them.\n")
     missed = []
     for part, measure in PARTS.items():
         if parts and part not in parts:
