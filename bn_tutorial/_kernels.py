@@ -157,14 +157,18 @@ def shift_if_far(layout: Layout, x: Any, epsilon: float) -> tuple[Any, Any]:
 
 
 def clean(layout: Layout, x: Any, mask: Any) -> Any:
-    """Return ``x`` with 0 for masked values that are infinite or not a number."""
+    """Return ``x`` with 0 for masked values that are not a number, or whose squares overflow.
+
+    What weighs 0 in a sum must be finite, its square and the sum of many such squares as well.
+    """
+    limit = math.sqrt(x.dtype.max) / 2**15
 
     def cleaned() -> Any:
-        return tf.where(mask | tf.math.is_finite(x), x, 0)
+        return tf.where(mask | (tf.abs(x) < limit), x, 0)
 
     if not layout.large:
         return cleaned()
-    return tf.cond(tf.reduce_all(tf.math.is_finite(layout.sum(x))), lambda: x, cleaned)
+    return tf.cond(tf.nn.l2_loss(x) < limit**2 / 2, lambda: x, cleaned)
 
 
 def fused_kernel(

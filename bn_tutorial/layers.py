@@ -88,8 +88,9 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     moving averages as they are. (Keras: NaN, and a pull towards 0.)
 
     **Masks** keep values out of the moments, though the values are normalized, as in Keras. A
-    masked value that is infinite or not a number is read as 0, so that it gets neither
-    into the moments, nor into a gradient or a loss that weighs it with 0. (In Keras it gets into
+    masked value that is not a number, or so large that its square might overflow (in float32 from
+    5·10¹⁴ on), is read as 0, so that it gets neither into the moments, nor into a gradient or a
+    loss that weighs it with 0. (In Keras it gets into
     the gradient of γ even so.) What is not 0 in a mask is true; older versions of Keras take
     fractions for weights.
 

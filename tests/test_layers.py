@@ -370,9 +370,16 @@ def test_one_channel_may_be_masked():
 )
 @pytest.mark.parametrize(
     ("shape", "axis", "bad"),
-    [((8, 5), -1, np.nan), ((4, 5, 6), -1, np.inf), ((4, 5, 6), 1, np.nan)],
+    [
+        ((8, 5), -1, np.nan),
+        ((4, 5, 6), -1, np.inf),
+        ((4, 5, 6), 1, np.nan),
+        ((4, 5, 6), -1, np.finfo(np.float32).min),  # often written for what is to be masked
+        ((4, 5, 6), 1, 2e19),  # its square overflows
+        ((4, 5, 6), -1, 1e15),
+    ],
 )
-def test_what_is_not_finite_does_not_leak_from_masked_places(
+def test_what_cannot_be_summed_does_not_leak_from_masked_places(
     shape, axis, bad, path, mode, training, take
 ):
     take(path)
@@ -390,6 +397,21 @@ def test_what_is_not_finite_does_not_leak_from_masked_places(
         found.append([*results, *layer.get_weights()])
     assert all(np.isfinite(result).all() for result in found[1])
     assert_close(found[1], found[0])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("kwargs", [{}, dict(synchronized=True)], ids=str)
+def test_the_least_number_of_a_dtype_does_not_leak_from_masked_places(dtype, kwargs):
+    x, _, mask = masked_case((4, 5, 6))
+    x = tf.cast(x, dtype)
+    hidden = tf.where(mask[..., None], x, x.dtype.min)
+    found = []
+    for batch in (x, hidden):
+        layer = BatchNormalization(momentum=0, dtype=dtype, **kwargs)
+        y = layer(batch, training=True, mask=tf.constant(mask))
+        found.append([tf.boolean_mask(y, mask).numpy(), *layer.get_weights()])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("mode", MODES)
