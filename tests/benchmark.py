@@ -65,7 +65,7 @@ class Ratio:
     @property
     def holds(self) -> bool:
         """Whether the ratio keeps to its bound."""
-        return self.ratio >= self.bound if self.at_least else self.ratio <= self.bound
+        return bool(self.ratio >= self.bound if self.at_least else self.ratio <= self.bound)
 
     def __str__(self) -> str:
         sign = "≥" if self.at_least else "≤"

@@ -65,7 +65,7 @@ def one_of(words: Iterable[str]) -> str:
 
 NUMBER = pattern(
     r"(?<![\w.#])(?<![A-Za-z][-−])(?:"
-    r"(?P<digits>\d{1,3}(?:,\d{3}| \d{3})+(?!\d)|\d+(?:\.\d+)?(?:e[-−]?\d+)?)"
+    r"(?P<digits>\d{1,3}(?:,\d{3}| \d{3})+(?!\d)|\d+(?:\.\d+)?(?:e[-+−]?\d+)?)"
     r"(?P<power>[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?(?!\w|\.\d)"
     r"|(?P<double>(?<=than )twice|twice(?= (?:as|the|its|their|that|what|of)\b)|double(?= the\b))"
     r"|(?P<half>(?:(?<=than )|(?<=by ))half\b|half(?= (?:of|the|an?|its|their|that|as)\b))"
@@ -77,7 +77,7 @@ NUMBER = pattern(
 # What follows a number, or stands before it.
 MEASURES = pattern(
     r"[ -]?(?:%|(?:percent|times|fold|powers? of ten|crossings?|reads?|writes?|steps?|updates?|"
-    r"epochs|batches|seeds|digits?|bits?|bytes?|[kMG]?B|m?s|points?)\b)"
+    r"epochs|batches|seeds|digits?|bits?|bytes?|[kMG]?B|[mµ]?s|seconds?|minutes?|points?)\b)"
 )
 OTHER_UNITS = pattern(
     r"[ -](?:examples?|values?|features?|channels?|images?|pixels?|rows?|columns?|filters?|"
@@ -85,18 +85,27 @@ OTHER_UNITS = pattern(
 )
 PERCENT = pattern(r" ?(?:(?:to|and|or|–) \d+(?:\.\d+)? ?)?(?:%|percent\b)")
 DIGITS = pattern(r"[ -](?:digits?|powers? of ten)\b")
+# With the version before it, in "Keras 3.12 and 3.13".
 NAME = pattern(
-    r"\b(?:TensorFlow|Keras|Python|NumPy|IEEE|Algorithm|Chapter|Section|Example|Step|flow|"
-    r"version) $"
+    r"\b(?:TensorFlow|Keras|Python|PyTorch|NumPy|IEEE|Algorithm|Chapter|Section|Table|Figure|"
+    r"Example|Step|[Vv]ersions?)(?: \d+(?:\.\d+)*(?:,| and| to))* $",
+    flags=0,
 )
 VAGUE = pattern(r"\b(?:few|several|many) $")
 HEDGE_BEFORE = pattern(
     r"\b(?:about|around|some|nearly|almost|roughly|near|close to)(?: an?)? [-−]?$"
 )
 HEDGE_AFTER = pattern(r"^[^.;:]{0,20}\bor so\b")
-LEAST_BEFORE = pattern(r"\b(?:more than|above|at least|no less than|beyond) [-−]?$")
+# "No more than" is the other bound than "more than".
+LEAST_BEFORE = pattern(
+    r"(?:(?<!no )(?<!not )(?<!hardly )\b(?:more than|above|beyond)|\bat least|"
+    r"\b(?:no|not|hardly) (?:less than|fewer than|below|under)) [-−]?$"
+)
 LEAST_AFTER = pattern(r"^[^.;:]{0,20}\bor more\b")
-MOST_BEFORE = pattern(r"\b(?:less than|fewer than|below|under|at most|no more than|up to) [-−]?$")
+MOST_BEFORE = pattern(
+    r"(?:(?<!no )(?<!not )(?<!hardly )\b(?:less than|fewer than|below|under)|\bat most|\bup to|"
+    r"\b(?:no|not|hardly) (?:more than|above|beyond)) [-−]?$"
+)
 # One more, after two: not a ratio, unless the words around say so.
 ORDINAL = pattern("a (?:third|fifth)")
 RATIO_BEFORE, RATIO_AFTER = pattern(r"\b(?:to|by|than|about) $"), pattern(r"^ of\b")

@@ -18,7 +18,11 @@ ROOT = Path(__file__).parent.parent
 # On the path of a Python, this folder cuts it off from the network.
 OFFLINE = ROOT / "tests" / "offline"
 EXEMPT_TAGS = {"nbval-skip", "nbval-ignore-output"}
-CLOCKS = {"perf_counter", "process_time", "monotonic"}
+CLOCKS = {
+    *("perf_counter", "process_time", "thread_time", "monotonic"),
+    *("time_ns", "perf_counter_ns", "process_time_ns", "thread_time_ns", "monotonic_ns"),
+    *("timeit", "default_timer", "getrusage"),
+}
 FORBIDDEN_TAGS = {"raises-exception", "nbval-raises-exception", "skip-execution", "remove-output"}
 
 
@@ -88,6 +92,8 @@ def ran_cleanly(notebook: NotebookNode) -> Iterator[str]:
     for number, cell in enumerate(code_cells(notebook), start=1):
         for tag in FORBIDDEN_TAGS & set(cell.metadata.get("tags", [])):
             yield f"code cell {number} is tagged {tag}"
+        for comment in re.findall(r"#\s*((?:NBVAL|PYTEST_VALIDATE)_\w+)", cell.source):
+            yield f"code cell {number} tells nbval {comment}; what is not compared has a tag"
         for output in cell.outputs:
             if output.output_type == "error":
                 yield f"code cell {number} stores an error: {output.ename}"
@@ -157,24 +163,38 @@ def exemptions_say_why(notebook: NotebookNode) -> Iterator[str]:
 def clocks_are_exempt(notebook: NotebookNode) -> Iterator[str]:
     """No compared cell reads what a clock measured: that depends on what else the machine does.
 
-    A function that reads a clock is one, and so is what a statement sets that reads one.
+    A function that reads one of `CLOCKS` is a clock, and so is what a statement that reads one sets.
     """
-    timed = set(CLOCKS)
+    clocks = set(CLOCKS)
     for number, cell in enumerate(code_cells(notebook), start=1):
         for statement in ast.parse(cell.source).body:
-            read = names_in(statement, ast.Load) & timed
+            read = names_in(statement, ast.Load) & clocks
             if isinstance(statement, ast.FunctionDef | ast.ClassDef):
                 known = {statement.name}
             else:
-                targets = statement.targets if isinstance(statement, ast.Assign) else []
-                known = set().union(*(names_in(target, ast.Store) for target in targets))
+                known = {name for node in ast.walk(statement) for name in set_by(node, clocks)}
                 if read and not is_exempt(cell):
                     yield f"code cell {number} reads what a clock measured: {sorted(read)}"
-            timed = timed | known if read else timed - known
+            if read:
+                clocks |= known
+            elif isinstance(statement, ast.FunctionDef | ast.ClassDef | ast.Assign):
+                clocks -= known
 
 
-def names_in(code: ast.AST, context: type[ast.expr_context]) -> set[str]:
-    """The names and attributes that a piece of code reads or sets."""
+def set_by(node: ast.AST, clocks: set[str]) -> set[str]:
+    """The names that a node sets; of a call of a method, as `append`, whose it is."""
+    match node:
+        case ast.Assign(targets=targets):
+            return set().union(*(names_in(target) for target in targets))
+        case ast.AugAssign() | ast.AnnAssign() | ast.NamedExpr():
+            return names_in(node.target)
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=owner))):
+            return names_in(owner) if names_in(node) & clocks else set()
+    return set()
+
+
+def names_in(code: ast.AST, context: type[ast.expr_context] = ast.expr_context) -> set[str]:
+    """The names and attributes that a piece of code reads, or sets, or both."""
     nodes = [node for node in ast.walk(code) if isinstance(getattr(node, "ctx", None), context)]
     return {node.id for node in nodes if isinstance(node, ast.Name)} | {
         node.attr for node in nodes if isinstance(node, ast.Attribute)

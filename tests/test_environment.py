@@ -4,11 +4,14 @@ supported Pythons are held to it.
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions, requires
+from pathlib import Path
 
+import playwright
 import pytest
 import yaml
 from matrix import ROWS
@@ -152,6 +155,15 @@ for name in {sorted(FIGURES)!r}:
     assert done.stdout.splitlines() == [
         f"No module named {name!r}" for name in ("sklearn", "altair", "matplotlib")
     ]
+
+
+def test_the_node_that_draws_equations_runs_on_a_bare_machine():
+    if not shutil.which("ldd"):
+        pytest.skip("there is no ldd here to ask which libraries a program needs")
+    node = Path(playwright.__file__).parent / "driver" / "node"
+    needed = subprocess.run(["ldd", node], capture_output=True, text=True, check=True).stdout
+    libraries = set(re.findall(r"\blib(\w[\w+]*)\.so", needed))
+    assert {"c"} <= libraries <= {"c", "m", "dl", "pthread", "rt", "stdc++", "gcc_s"}
 
 
 # The supported Pythons

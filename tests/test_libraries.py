@@ -49,6 +49,8 @@ DEFAULTS, CONVENTIONS, CHANGES = tables()
 
 def argument(function, *names):
     """`name=default` for each argument of ``function`` (only the name without a default)."""
+    # Of a class its __init__: before Python 3.11.4 an inherited __new__ came first.
+    function = function.__init__ if inspect.isclass(function) else function
     parameters = inspect.signature(function).parameters
     said = [
         name

@@ -88,6 +88,8 @@ def test_a_clean_notebook_passes(rule):
         (rules.ran_in_order, set_to(1, execution_count=2)),
         (rules.prints_in_one_piece, set_to(1, outputs=[printed("1.2"), printed("5\n")])),
         (rules.ran_cleanly, set_to(1, outputs=[printed("1.25\n", "stderr")])),
+        (rules.ran_cleanly, set_to(1, source="rate = 0.5\n#NBVAL_SKIP")),
+        (rules.ran_cleanly, set_to(1, source="# PYTEST_VALIDATE_IGNORE_OUTPUT\nrate = 0.5")),
         (rules.ran_cleanly, set_to(1, outputs=[new_output("error", ename="ValueError")])),
         (rules.ran_cleanly, set_to(1, metadata={"tags": ["raises-exception"]})),
         (rules.names_no_machine, set_to(1, outputs=[printed("/home/ada/x.py")])),
@@ -118,6 +120,31 @@ def test_a_clean_notebook_passes(rule):
 )
 def test_a_broken_rule_is_noticed(rule, change):
     assert list(rule(spoilt(change)))
+
+
+@pytest.mark.parametrize(
+    "measuring",
+    [
+        "t = clock()",
+        "t: float = clock()",
+        "t = 0\nt += clock()",
+        "t = {}\nt['a'] = clock()",
+        "t = []\nfor _ in range(3):\n    t.append(clock())",
+        "with open('x'):\n    t = clock()",
+        "print(t := clock())",
+        "t = [clock() for _ in range(3)]",
+        "from time import monotonic_ns as now\nt = monotonic_ns()",
+        "def race():\n    return clock()\n\nu = race()\nt = u / 2",
+    ],
+)
+def test_what_a_clock_measured_is_not_compared(measuring):
+    notebook = clean_notebook()
+    notebook.cells[3].source += f"\n{measuring}"
+    assert list(rules.clocks_are_exempt(notebook)) == []
+    notebook.cells[4].source = "print(t)"
+    assert list(rules.clocks_are_exempt(notebook))
+    notebook.cells[4].source = "t = 2\nprint(t)"
+    assert list(rules.clocks_are_exempt(notebook)) == []
 
 
 def run_nbval(path):

@@ -95,6 +95,7 @@ FAILED, OTHER_CELLS, INCOMPLETE = {"passed": False}, {"digest": "0"}, {"cells": 
         ([FAILED, {}], ["12", "**failed**"]),
         ([OTHER_CELLS, {"seconds": 7}], ["7", "passed"]),
         ([INCOMPLETE, FAILED], ["12", "**failed**"]),
+        ([INCOMPLETE | FAILED, {}], ["12", "**failed**"]),
         ([], ["", "changed since"]),
     ],
 )

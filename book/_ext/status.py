@@ -39,12 +39,14 @@ def counts(notebook):
 
 
 def run_of(path, notebook, records):
-    """The first recorded run of the notebook as it is now; None where there is none."""
+    """The first recorded run of the notebook as it is now; None where there is none.
+
+    A run of some cells only counts if it failed.
+    """
     for record in records:
-        run = record.get(path.relative_to(ROOT).as_posix())
-        if run and (run.get("digest"), run["cells"]) == (
-            digest(notebook),
-            len(code_cells(notebook)),
+        run = record.get(path.relative_to(ROOT).as_posix(), {})
+        if run.get("digest") == digest(notebook) and (
+            not run["passed"] or run["cells"] == len(code_cells(notebook))
         ):
             return run
     return None
