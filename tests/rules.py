@@ -163,7 +163,7 @@ def exemptions_say_why(notebook: NotebookNode) -> Iterator[str]:
 def clocks_are_exempt(notebook: NotebookNode) -> Iterator[str]:
     """No compared cell reads what a clock measured: that depends on what else the machine does.
 
-    A function that reads one of `CLOCKS` is a clock, and so is what a statement that reads one sets.
+    A function that reads one of `CLOCKS` is a clock, and so is what a statement sets that does so.
     """
     clocks = set(CLOCKS)
     for number, cell in enumerate(code_cells(notebook), start=1):
