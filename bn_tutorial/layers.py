@@ -90,9 +90,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     **Masks** keep values out of the moments, though the values are normalized, as in Keras. A
     masked value that is not a number, or so large that its square might overflow (in float32 from
     5·10¹⁴ on), is read as 0, so that it gets neither into the moments, nor into a gradient or a
-    loss that weighs it with 0. (In Keras it gets into
-    the gradient of γ even so.) What is not 0 in a mask is true; older versions of Keras take
-    fractions for weights.
+    loss that weighs it with 0. (In Keras NaN gets into the gradient of γ even so.) What is not 0
+    in a mask is true; older versions of Keras take fractions for weights.
 
     **Far from zero** the moments are those of x − K, for a constant K near the data that is found
     from a few of them, and μ is subtracted before anything is multiplied. For float32 values of

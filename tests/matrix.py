@@ -26,6 +26,7 @@ from packaging.requirements import Requirement
 from rules import ROOT, code_cells, read
 from runs import MATRIX
 
+UV = Path(sys.executable).with_name("uv")
 WORK = ROOT / "_build" / "matrix"
 PACKAGES = ["TensorFlow", "Keras", "NumPy"]
 # The package's tests. The others look at the book's files and pages, which are the same everywhere.
@@ -119,7 +120,7 @@ DIFFERENCES = [
 def uv(*arguments: str | Path, environment: Path) -> None:
     """Run uv for an environment."""
     subprocess.run(
-        [Path(sys.executable).with_name("uv"), *arguments],
+        [UV, *arguments],
         check=True,
         env={**os.environ, "VIRTUAL_ENV": str(environment)},
     )
@@ -187,9 +188,7 @@ def outcomes(report: Path, versions: dict[str, str]) -> dict[str, Counter[str]]:
 def run(row: Row) -> dict[str, Any]:
     """Run the tests of a row; return what the table says of it."""
     result = {"row": str(row), "python": row.python, "onednn": "on" if row.onednn else "off"}
-    found = subprocess.run(
-        [Path(sys.executable).with_name("uv"), "python", "find", row.python], capture_output=True
-    )
+    found = subprocess.run([UV, "python", "find", row.python], capture_output=True)
     if found.returncode:
         missing = "not run: no such Python here"
         return result | {"versions": {}, "tests": missing, "cells": "", "holds": None}
