@@ -21,10 +21,10 @@ book: $(READY)  ## build the HTML book to _build/html/index.html
 	@echo "The book is at $(CURDIR)/_build/html/index.html"
 
 pdf: epub  ## print the whole book to _build/pdf (needs Chromium)
-	$(BIN)/python book/_print/pdf.py
+	$(BIN)/python -m publish.print.pdf
 
 epub: $(READY)  ## bind the whole book for e-readers, in _build/epub
-	$(BIN)/python book/_print/epub.py
+	$(BIN)/python -m publish.print.epub
 
 test: $(READY)  ## check the code, run the package's tests, re-run every notebook and compare its outputs
 	@echo "Checking style and types ..."
@@ -36,12 +36,12 @@ test: $(READY)  ## check the code, run the package's tests, re-run every noteboo
 	@echo "All tests passed: each compared cell printed again what the book shows (the status page" \
 	    "counts those that are not compared)."
 
-# A subset: make matrix ROWS="1 5", by the numbers in tests/matrix.py
+# A subset: make matrix ROWS="1 5", by the numbers in tools/matrix.py
 matrix: $(READY)  ## run the tests and the notebooks with other versions, old and new (an hour)
-	$(BIN)/python tests/matrix.py $(ROWS)
+	$(BIN)/python -m tools.matrix $(ROWS)
 
 bench: $(READY)  ## measure time and memory, and fail where a bound is missed (some minutes)
-	$(BIN)/python tests/benchmark.py
+	$(BIN)/python -m tools.benchmark
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab book

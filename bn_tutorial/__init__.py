@@ -6,14 +6,12 @@ package costs next to nothing:
 ========================  ==========================================================
 ``activations``           sigmoid and friends, their derivatives, saturation
 ``batch_norm``            the textbook reference in NumPy: forward, backward, folding
-``data``                  data sets that need no download
+``book``                  what the book's notebooks share: data, style, drawings, sliders
 ``fast_batch_norm``       the same for large inputs: in blocks that stay in the cache
 ``graph``                 the classic TensorFlow 1 layer and a small way to run graphs
-``interactive``           figures with sliders, for the book and for JupyterLab
-``layers``                Keras layers for today: the fused kernel, and folding it away
+``layers``                the Keras layer for today, on the fused kernel
+``models``                what acts on whole Keras models: finding and folding
 ``moving_average``        the exponential moving average with TensorFlow's semantics
-``notebook``              a quiet start for TensorFlow in notebooks
-``plots``                 one look for the book's figures
 ``scaling``               min-max, max-abs, mean normalization, standardization
 ========================  ==========================================================
 """
@@ -26,14 +24,12 @@ __version__ = "0.1.0"
 _MODULES = (
     "activations",
     "batch_norm",
-    "data",
+    "book",
     "fast_batch_norm",
     "graph",
-    "interactive",
     "layers",
+    "models",
     "moving_average",
-    "notebook",
-    "plots",
     "scaling",
 )
 

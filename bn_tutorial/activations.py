@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._common import Array, as_float
+from ._checks import Array, as_float
 
 __all__ = [
     "normal_mean",

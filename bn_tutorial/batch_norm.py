@@ -31,14 +31,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._common import Array, as_float, check_epsilon, mean_over
+from ._checks import Array, as_float, check_epsilon, mean_over
 
 __all__ = [
     "BatchNormCache",
     "batch_norm_backward",
     "batch_norm_forward",
     "batch_norm_inference",
-    "fold_batch_norm",
+    "fold_weights",
     "inference_affine",
     "moments",
 ]
@@ -283,7 +283,7 @@ def inference_affine(
     return scale, values["beta"] - scale * values["moving_mean"]
 
 
-def fold_batch_norm(
+def fold_weights(
     kernel: ArrayLike,
     bias: ArrayLike,
     gamma: ArrayLike,

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._common import Array, as_float, check_epsilon
+from ._checks import Array, as_float, check_epsilon
 from .batch_norm import _channel_axis, _channel_values
 
 __all__ = ["batch_norm_forward"]

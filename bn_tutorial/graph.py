@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from ._common import check_decay, check_epsilon
+from ._checks import check_decay, check_epsilon
 
 __all__ = ["Edge", "batch_norm_layer", "edges", "run"]
 

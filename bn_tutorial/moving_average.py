@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._common import Array, check_decay
+from ._checks import Array, check_decay
 
 __all__ = ["ExponentialMovingAverage", "half_life", "weights", "window"]
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._common import Array, as_float, mean_over
+from ._checks import Array, as_float, mean_over
 
 __all__ = ["max_abs_scale", "mean_normalize", "min_max_scale", "standardize"]
 

@@ -12,7 +12,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright
-from rules import ROOT
+
+from tools.rules import ROOT
 
 DESKTOP, TABLET, PHONE = 1280, 768, 360
 

@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from bn_tutorial.batch_norm import (
     batch_norm_forward,
     batch_norm_inference,
-    fold_batch_norm,
+    fold_weights,
     inference_affine,
     moments,
 )
@@ -276,7 +276,7 @@ def test_inference_is_one_affine_map(shape):
 def test_a_folded_dense_layer_is_the_two_layers():
     x, kernel, bias = normal(9, 6), normal(6, 4, seed=4), normal(4, seed=5)
     expected = batch_norm_inference(x @ kernel + bias, *parameters(4), epsilon=0.02)
-    folded_kernel, folded_bias = fold_batch_norm(kernel, bias, *parameters(4), epsilon=0.02)
+    folded_kernel, folded_bias = fold_weights(kernel, bias, *parameters(4), epsilon=0.02)
     # The sums reach some hundreds before they cancel.
     np.testing.assert_allclose(x @ folded_kernel + folded_bias, expected, rtol=1e-12, atol=1e-12)
 
@@ -285,7 +285,7 @@ def test_a_folded_convolution_is_the_two_layers():
     x, kernel, bias = normal(2, 6, 5, 3), normal(3, 2, 3, 4, seed=4), normal(4, seed=5)
     conv = tf.nn.conv2d(x, kernel, strides=1, padding="SAME") + bias
     expected = batch_norm_inference(conv, *parameters(4), epsilon=0.02)
-    kernel, bias = fold_batch_norm(kernel, bias, *parameters(4), epsilon=0.02)
+    kernel, bias = fold_weights(kernel, bias, *parameters(4), epsilon=0.02)
     folded = tf.nn.conv2d(x, kernel, strides=1, padding="SAME") + bias
     np.testing.assert_allclose(folded, expected, rtol=1e-12, atol=1e-12)
 
@@ -319,9 +319,7 @@ def test_integers_become_float64():
 
 
 def test_folding_keeps_the_dtype_of_kernel_and_bias():
-    kernel, bias = fold_batch_norm(
-        np.ones((2, 3), np.float32), np.ones(3, np.float16), *parameters(3)
-    )
+    kernel, bias = fold_weights(np.ones((2, 3), np.float32), np.ones(3, np.float16), *parameters(3))
     assert (kernel.dtype, bias.dtype) == (np.float32, np.float16)
 
 
@@ -371,7 +369,7 @@ def with_parameter(function, position, value):
         batch_norm_forward: ([X], 2),
         batch_norm_inference: ([X], 4),
         inference_affine: ([], 4),
-        fold_batch_norm: ([np.ones((2, 3)), ONES], 4),
+        fold_weights: ([np.ones((2, 3)), ONES], 4),
     }[function]
     values = [ONES] * count
     values[position] = value
@@ -385,7 +383,7 @@ SLOTS = [
         (batch_norm_forward, 2),
         (batch_norm_inference, 4),
         (inference_affine, 4),
-        (fold_batch_norm, 4),
+        (fold_weights, 4),
     ]
     for position in range(count)
 ]
@@ -424,7 +422,7 @@ def test_parameters_must_be_real_numbers(function, position, value):
         with_parameter(function, position, value)
 
 
-@pytest.mark.parametrize("function", [batch_norm_inference, inference_affine, fold_batch_norm])
+@pytest.mark.parametrize("function", [batch_norm_inference, inference_affine, fold_weights])
 def test_a_negative_variance_raises(function):
     with pytest.raises(ValueError, match=r"a variance cannot be negative, got -0\.5"):
         with_parameter(function, 3, [1, -0.5, 0])
@@ -436,7 +434,7 @@ def test_a_negative_variance_raises(function):
         lambda epsilon: batch_norm_forward(X, ONES, ONES, epsilon=epsilon),
         lambda epsilon: batch_norm_inference(X, ONES, ONES, ONES, ONES, epsilon=epsilon),
         lambda epsilon: inference_affine(ONES, ONES, ONES, ONES, epsilon=epsilon),
-        lambda epsilon: fold_batch_norm(X, ONES, ONES, ONES, ONES, ONES, epsilon=epsilon),
+        lambda epsilon: fold_weights(X, ONES, ONES, ONES, ONES, ONES, epsilon=epsilon),
     ],
     ids=["forward", "inference", "affine", "fold"],
 )
@@ -454,10 +452,10 @@ def test_epsilon_must_be_a_finite_number_above_zero(call, epsilon):
 def test_a_kernel_that_does_not_fit_raises(kernel, bias):
     message = r"kernel must have shape \(..., 3\) and bias \(3,\) for 3 channels, got \("
     with pytest.raises(ValueError, match=message):
-        fold_batch_norm(kernel, bias, ONES, ONES, ONES, ONES)
+        fold_weights(kernel, bias, ONES, ONES, ONES, ONES)
 
 
 @pytest.mark.parametrize(("kernel", "bias"), [([["a"] * 3], ONES), (X, [None] * 3)], ids=str)
 def test_a_kernel_of_no_numbers_raises(kernel, bias):
     with pytest.raises(TypeError, match=r"(kernel|bias) must hold integers or floats, got dtype"):
-        fold_batch_norm(kernel, bias, ONES, ONES, ONES, ONES)
+        fold_weights(kernel, bias, ONES, ONES, ONES, ONES)

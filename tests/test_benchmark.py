@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
-import benchmark
 import pytest
-from benchmark import Ratio, faster, main
+
+from tools import benchmark
+from tools.benchmark import Ratio, faster, main
 
 NAN = float("nan")
 GROUPS = ["numpy_ratios", "layer_ratios", "training_ratios", "folding_ratios"]

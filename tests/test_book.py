@@ -4,8 +4,9 @@ import re
 
 import nbformat
 import pytest
-from rules import ROOT, RULES, exercises_of, prose_of, read, toc_files
-from ties import backings_of_the_book, faults, statements_of
+
+from tools.rules import ROOT, RULES, exercises_of, prose_of, read, toc_files
+from tools.ties import backings_of_the_book, faults, statements_of
 
 PAGES = toc_files()
 NOTEBOOKS = [page for page in PAGES if page.suffix == ".ipynb"]

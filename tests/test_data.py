@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits, load_wine
 
-from bn_tutorial.data import digits, minibatches, wine
+from bn_tutorial.book.data import digits, minibatches, wine
 
 DATA = [
     pytest.param(digits, (1347, 450, 64), id="digits"),

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from bn_tutorial import batch_norm
-from bn_tutorial._folding import fold_batch_norm
+from bn_tutorial.models import fold_batch_norm
 
 L = keras.layers
 
@@ -106,7 +106,7 @@ def test_without_scale_or_center(scale, center):
 def test_the_weights_are_the_textbooks():
     model = sequential((4, 4, 3), L.Conv2D(5, 3), L.BatchNormalization())
     (kernel, bias), statistics = (layer.get_weights() for layer in model.layers)
-    expected = batch_norm.fold_batch_norm(kernel, bias, *statistics)
+    expected = batch_norm.fold_weights(kernel, bias, *statistics)
     for got, wanted in zip(fold_batch_norm(model).get_weights(), expected, strict=True):
         np.testing.assert_array_equal(got, wanted)
 
@@ -135,7 +135,7 @@ def test_channels_first():
     folded = fold_batch_norm(model)
     assert not folded.not_folded
     (kernel, bias), statistics = (layer.get_weights() for layer in model.layers)
-    expected = batch_norm.fold_batch_norm(kernel, bias, *statistics)
+    expected = batch_norm.fold_weights(kernel, bias, *statistics)
     for got, wanted in zip(folded.get_weights(), expected, strict=True):
         np.testing.assert_array_equal(got, wanted)
     last = L.BatchNormalization(axis=-1)

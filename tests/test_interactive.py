@@ -1,6 +1,5 @@
 """The interactive figures compute what the package computes, and come out the same every time."""
 
-import importlib.util
 import itertools
 import json
 import re
@@ -11,15 +10,18 @@ import nbformat
 import numpy as np
 import pytest
 import vl_convert
-from rules import ROOT
 
-from bn_tutorial import interactive
 from bn_tutorial.activations import normal_mean, sigmoid_derivative
 from bn_tutorial.batch_norm import batch_norm_forward, batch_norm_inference
-from bn_tutorial.interactive import BATCH, EPSILON, MOVING_MEAN, MOVING_VARIANCE, SIGNAL
+from bn_tutorial.book import interactive
+from bn_tutorial.book.interactive import averaged_signal, both_modes, show, sigmoid_unit
+from bn_tutorial.book.interactive.averaged_signal import SIGNAL
+from bn_tutorial.book.interactive.both_modes import BATCH, EPSILON, MOVING_MEAN, MOVING_VARIANCE
 from bn_tutorial.moving_average import ExponentialMovingAverage, half_life, window
+from publish.ext import interactive as extension
+from tools.rules import ROOT
 
-CHARTS = [interactive.unit, interactive.moving_average, interactive.batch]
+CHARTS = [sigmoid_unit.chart, averaged_signal.chart, both_modes.chart]
 PAGES = {"why": "fig-unit", "moving_averages": "fig-ema-live", "algorithm": "fig-batch"}
 
 
@@ -51,7 +53,7 @@ def shown(value, digits=4):
 
 
 @pytest.mark.parametrize(
-    ("mean", "spread", "gamma", "beta", "log_epsilon"),
+    ("mean", "deviation", "gamma", "beta", "log_epsilon"),
     [
         (-6, 1, 1, 0, -3),  # the article's example
         (3.5, 0.3, 2.5, -4, -1),
@@ -61,26 +63,26 @@ def shown(value, digits=4):
         (5, 2, 0, -8, -2),
     ],
 )
-def test_unit_shows_the_mean_slopes(mean, spread, gamma, beta, log_epsilon):
+def test_unit_shows_the_mean_slopes(mean, deviation, gamma, beta, log_epsilon):
     found = numbers(
-        interactive.unit,
+        sigmoid_unit.chart,
         mean=mean,
-        spread=spread,
+        deviation=deviation,
         gamma=gamma,
         beta=beta,
         log_epsilon=log_epsilon,
     )
-    # Two examples at mean ± spread have that mean and that spread.
-    z = np.array([[mean - spread], [mean + spread]])
+    # Two examples at mean ± deviation have that mean and that deviation.
+    z = np.array([[mean - deviation], [mean + deviation]])
     y, cache = batch_norm_forward(z, [gamma], [beta], epsilon=10**log_epsilon)
-    for row, centre, deviation in [
-        ("before", mean, spread),
+    for row, center, width in [
+        ("before", mean, deviation),
         ("step3", 0, cache.x_hat.std()),
         ("step4", beta, y.std()),
     ]:
-        slope = normal_mean(sigmoid_derivative, centre, deviation)
+        slope = normal_mean(sigmoid_derivative, center, width)
         assert found[f"{row}_slope"] == shown(slope)
-        assert found[f"{row}_moments"] == shown(deviation, 2)
+        assert found[f"{row}_moments"] == shown(width, 2)
     assert found["step4_scaled"] == shown(gamma * slope)
 
 
@@ -90,9 +92,7 @@ def test_unit_shows_the_mean_slopes(mean, spread, gamma, beta, log_epsilon):
     [(0.9, 60, 0), (0, 1, 5), (0, 50, -2), (0.5, 3, 5), (0.99, 100, 5), (0.99, 1, -2)],
 )
 def test_moving_average_shows_what_the_class_computes(decay, steps, start, debias):
-    found = numbers(
-        interactive.moving_average, decay=decay, steps=steps, start=start, debias=debias
-    )
+    found = numbers(averaged_signal.chart, decay=decay, steps=steps, start=start, debias=debias)
     ema = ExponentialMovingAverage(decay, zero_debias=debias)
     if not debias:
         ema.initialize({"v": np.float64(start)})
@@ -111,12 +111,12 @@ def test_moving_average_shows_what_the_class_computes(decay, steps, start, debia
         (1, 0, BATCH),
         (1.5, -0.5, (3, -0.5, 1.5, 5.5, 6, 15)),
         (2, 2, (-5, 15, 15, 15, 15, 15)),
-        (0.3, 1, (7, 7, 7, 7, 7, 7)),  # no spread at all
+        (0.3, 1, (7, 7, 7, 7, 7, 7)),  # no deviation at all
     ],
 )
 def test_batch_shows_both_modes(gamma, beta, values):
     settings = {f"x{i}": value for i, value in enumerate(values, start=1)}
-    found = numbers(interactive.batch, gamma=gamma, beta=beta, **settings)
+    found = numbers(both_modes.chart, gamma=gamma, beta=beta, **settings)
     x = np.array(values, dtype=float)[:, np.newaxis]
     y, cache = batch_norm_forward(x, [gamma], [beta], epsilon=EPSILON)
     assert found["training_mean"] == shown(cache.mean[0], 2)
@@ -134,7 +134,7 @@ def test_batch_shows_both_modes(gamma, beta, values):
 
 
 def test_a_batch_mate_moves_the_output_in_training_only():
-    before, after = (texts(interactive.batch, x6=value) for value in (8.5, 15))
+    before, after = (texts(both_modes.chart, x6=value) for value in (8.5, 15))
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {f"training_{name}" for name in ("mean", "variance", "x_hat", "y")}
 
@@ -180,8 +180,8 @@ def display(monkeypatch):
 
 @pytest.mark.parametrize("chart", CHARTS)
 def test_a_figure_is_stored_live_and_still_and_the_same_every_time(chart, display):
-    interactive.show(chart())
-    interactive.show(chart())
+    show(chart())
+    show(chart())
     first, second = display
     assert first == second
     assert first.keys() == {"application/vnd.vegalite.v5+json", "image/svg+xml", "text/plain"}
@@ -195,17 +195,7 @@ def test_a_figure_is_stored_live_and_still_and_the_same_every_time(chart, displa
     assert len(first["image/svg+xml"]) < 100_000
 
 
-@pytest.fixture(scope="module")
-def extension():
-    """book/_ext/interactive.py, which is no part of a package."""
-    path = ROOT / "book" / "_ext" / "interactive.py"
-    spec = importlib.util.spec_from_file_location("book_interactive", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def page(extension, name, builder="html"):
+def page(name, builder="html"):
     """What the extension adds to a page: its files, and its body."""
     files = []
     app = SimpleNamespace(
@@ -223,8 +213,8 @@ def page(extension, name, builder="html"):
 
 
 @pytest.mark.parametrize(("name", "figure"), PAGES.items())
-def test_pages_with_a_live_figure_get_what_it_needs(extension, name, figure):
-    files, body = page(extension, f"book/{name}")
+def test_pages_with_a_live_figure_get_what_it_needs(name, figure):
+    files, body = page(f"book/{name}")
     assert set(files) == {"vega.js", "interactive.js", "interactive.css"}
     [(found, text)] = re.findall(r'data-figure="(.*?)">(.*)</script>', body)
     assert found == figure
@@ -232,10 +222,10 @@ def test_pages_with_a_live_figure_get_what_it_needs(extension, name, figure):
     assert json.loads(text)["marks"]
 
 
-def test_other_pages_and_builders_get_nothing(extension):
-    assert page(extension, "book/moments") == ([], "")
-    assert page(extension, "genindex") == ([], "")
-    assert page(extension, "book/why", builder="epub") == ([], "")
+def test_other_pages_and_builders_get_nothing():
+    assert page("book/moments") == ([], "")
+    assert page("genindex") == ([], "")
+    assert page("book/why", builder="epub") == ([], "")
 
 
 @pytest.mark.parametrize(("name", "figure"), PAGES.items())
@@ -246,11 +236,11 @@ def test_a_notebook_stores_the_figure_that_the_package_draws(name, figure, displ
         for cell in notebook.cells
         if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == figure
     ]
-    exec(cell.source, {"interactive": interactive})
+    exec(cell.source, vars(interactive))
     assert cell.outputs[0]["data"] == display[0]
 
 
-def test_the_library_is_one_file_that_names_no_host_to_fetch_from(extension, tmp_path):
+def test_the_library_is_one_file_that_names_no_host_to_fetch_from(tmp_path):
     app = SimpleNamespace(builder=SimpleNamespace(name="html"), outdir=tmp_path)
     extension.write_library(app)
     library = (tmp_path / "_static" / "vega.js").read_text(encoding="utf-8")

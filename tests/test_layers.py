@@ -20,13 +20,13 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-import record_pytorch
 import tensorflow as tf
 from packaging.version import Version
 from sklearn.datasets import load_digits
 
-from bn_tutorial import _kernels
-from bn_tutorial.layers import BatchNormalization, fold_batch_norm
+from bn_tutorial.layers import BatchNormalization, _normalize
+from bn_tutorial.models import fold_batch_norm
+from tools import record_pytorch
 
 Peer = keras.layers.BatchNormalization
 
@@ -66,7 +66,7 @@ def take(monkeypatch):
         if path.pop("gpu", False):
             monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["a GPU"])
         for key, value in path.items():
-            monkeypatch.setattr(_kernels, key, value)
+            monkeypatch.setattr(_normalize, key, value)
 
     return take_path
 
@@ -701,7 +701,7 @@ def test_xla_is_seen_when_tracing():
     seen = []
 
     def look(x):
-        seen.append(_kernels.Layout(x, 1).xla)
+        seen.append(_normalize.Layout(x, 1).xla)
         return x
 
     x = tf.ones((2, 3))

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from packaging.version import Version
-from rules import ROOT, read
 from test_environment import PROJECT, pinned
 
 from bn_tutorial.graph import batch_norm_layer
 from bn_tutorial.layers import BatchNormalization
+from tools.rules import ROOT, read
 
 v1 = tf.compat.v1
 

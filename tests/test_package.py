@@ -1,5 +1,6 @@
 """What an import costs, and what the package says about itself."""
 
+import ast
 import importlib
 import importlib.metadata
 import inspect
@@ -13,13 +14,17 @@ import sys
 import types
 
 import pytest
-from rules import ROOT
 
 import bn_tutorial
+from bn_tutorial.book.notebook import quiet_tensorflow
+from tools.rules import ROOT
 
 MODULES = sorted(
-    module.name for module in pkgutil.iter_modules(bn_tutorial.__path__) if module.name[0] != "_"
+    module.name.removeprefix("bn_tutorial.")
+    for module in pkgutil.walk_packages(bn_tutorial.__path__, "bn_tutorial.")
+    if "._" not in module.name
 )
+ROOMS = [name for name in MODULES if "." not in name]
 HEAVY = {"tensorflow", "keras", "matplotlib", "sklearn", "scipy", "IPython"}
 
 
@@ -58,15 +63,15 @@ def test_the_numpy_modules_load_nothing_heavier_than_numpy():
 def test_a_module_loads_when_it_is_asked_for():
     loaded = imported_by("import bn_tutorial; bn_tutorial.scaling.standardize([1.0, 2.0])")
     assert "numpy" in loaded
-    loaded = imported_by("import bn_tutorial; bn_tutorial.data.wine; dir(bn_tutorial)")
+    loaded = imported_by("from bn_tutorial.book import data; dir(data)")
     assert loaded & HEAVY == {"sklearn", "scipy"}
     # IPython comes with the notebooks, and is no dependency of the package.
-    assert imported_by("import bn_tutorial; bn_tutorial.plots.draw_graph") & HEAVY == {"matplotlib"}
+    assert imported_by("from bn_tutorial.book import graph_drawing") & HEAVY == {"matplotlib"}
 
 
 def test_dir_lists_every_module():
-    assert set(MODULES) <= set(dir(bn_tutorial))
-    for name in MODULES:
+    assert set(ROOMS) <= set(dir(bn_tutorial))
+    for name in ROOMS:
         assert getattr(bn_tutorial, name) is importlib.import_module(f"bn_tutorial.{name}")
         assert f"``{name}``" in bn_tutorial.__doc__
 
@@ -80,7 +85,7 @@ def public():
     for module_name in MODULES:
         module = importlib.import_module(f"bn_tutorial.{module_name}")
         yield module_name, module
-        for name in module.__all__:
+        for name in getattr(module, "__all__", []):
             yield f"{module_name}.{name}", getattr(module, name)
 
 
@@ -110,7 +115,43 @@ def test_all_is_what_a_module_defines():
             for key, value in vars(module).items()
             if key[0] != "_" and getattr(value, "__module__", None) == module.__name__
         }
-        assert defined <= set(module.__all__), name
+        assert defined <= set(getattr(module, "__all__", [])), name
+
+
+# Who may import whom: arrows run downward only.
+REFERENCE = {"activations", "batch_norm", "fast_batch_norm", "moving_average", "scaling"}
+MAY_IMPORT = {
+    "_checks": {"numpy"},
+    **{name: {"numpy", "_checks", *REFERENCE} for name in REFERENCE},
+    "graph": {"tensorflow", "_checks"},
+    "layers": {"tensorflow", "keras", "layers"},
+    "models": {"keras", "numpy", "_checks", *REFERENCE, "layers", "models"},
+    "book": {*HEAVY, "numpy", "altair", "matplotlib_inline", "vl_convert", *REFERENCE, "book"},
+}
+
+
+def imports_of(path):
+    """The rooms of this package, and the other packages, that a module imports."""
+    package = path.relative_to(ROOT).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) + 1 - node.level]) if node.level else ""
+            module = ".".join(filter(None, [base, node.module]))
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.removeprefix("bn_tutorial.").partition(".")[0] for name in names)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "bn_tutorial").rglob("*.py")), ids=lambda path: path.stem
+)
+def test_arrows_run_downward_only(path):
+    room = path.relative_to(ROOT / "bn_tutorial").with_suffix("").parts[0]
+    if room != "__init__":
+        assert set(imports_of(path)) - sys.stdlib_module_names <= MAY_IMPORT[room]
 
 
 def test_the_version_is_the_projects():
@@ -131,8 +172,9 @@ def test_the_installed_package_says_what_it_is():
 
 def test_tensorflow_starts_without_a_word():
     done = in_a_fresh_process(
-        "import bn_tutorial.notebook, os, sys\n"
-        "bn_tutorial.notebook.quiet_tensorflow()\n"
+        "import os, sys\n"
+        "from bn_tutorial.book.notebook import quiet_tensorflow\n"
+        "quiet_tensorflow()\n"
         "assert 'tensorflow' in sys.modules\n"
         "print(os.environ['TF_ENABLE_ONEDNN_OPTS'])\n"
         "print('still heard', file=sys.stderr)"
@@ -144,6 +186,6 @@ def test_a_chosen_onednn_setting_is_kept(monkeypatch):
     tensorflow = types.SimpleNamespace(get_logger=lambda: logging.getLogger("tests"))
     monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
-    bn_tutorial.notebook.quiet_tensorflow()
+    quiet_tensorflow()
     assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1"
     assert logging.getLogger("tests").level == logging.ERROR

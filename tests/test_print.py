@@ -18,9 +18,9 @@ from fontTools.ttLib import TTFont
 from matplotlib import get_data_path
 from playwright.sync_api import Error, Page, sync_playwright
 from pypdf import PdfReader
-from rules import ROOT, code_cells, read, text_of, toc_files
 
-PRINT = ROOT / "book" / "_print"
+from tools.rules import ROOT, code_cells, read, text_of, toc_files
+
 PAGES = toc_files()
 NOTEBOOKS = [page for page in PAGES if page.suffix == ".ipynb"]
 CHAPTERS = [page for page in NOTEBOOKS if page.stem != "index"]
@@ -33,17 +33,17 @@ each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
-def run(script: str, *arguments: object, **settings) -> subprocess.CompletedProcess:
-    """Run a script of book/_print."""
-    command = [sys.executable, PRINT / script, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, **settings)
+def run(program: str, *arguments: object, **settings) -> subprocess.CompletedProcess:
+    """Run a script of publish/print."""
+    command = [sys.executable, "-m", f"publish.print.{program}", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **settings)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Where the EPUB was built, and the PDF may be."""
     folder = tmp_path_factory.mktemp("print")
-    done = run("epub.py", folder)
+    done = run("epub", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -112,7 +112,7 @@ def prose_of(path: Path) -> str:
 def equations_of(path: Path) -> Counter:
     """The TeX of each equation of a page."""
     if path.stem == "api":  # the docstrings are in reStructuredText
-        source = "\n".join(p.read_text("utf-8") for p in (ROOT / "bn_tutorial").glob("*.py"))
+        source = "\n".join(p.read_text("utf-8") for p in (ROOT / "bn_tutorial").rglob("*.py"))
         inline = re.findall(r":math:`(.+?)`", source, flags=re.DOTALL)
         blocks = re.findall(r"( *)\.\. math::(.*(?:\n\1 +.*|\n\s*(?=\n))*)", source)
         found = inline + [block for _, block in blocks]
@@ -294,7 +294,7 @@ def test_chinese_is_marked_as_chinese(path, page):
 @pytest.fixture(scope="module")
 def pdf(folder) -> PdfReader:
     """The PDF, where this machine can print it."""
-    done = run("pdf.py", folder)
+    done = run("pdf", folder)
     if " is needed" in done.stderr and os.environ.get("BROWSER_TESTS") != "required":
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stdout + done.stderr
@@ -326,7 +326,7 @@ def starts(pdf) -> dict[str, int]:
 
 
 def test_what_is_missing_is_named(tmp_path):
-    done = run("pdf.py", tmp_path, env=os.environ | {"PATH": str(tmp_path)})
+    done = run("pdf", tmp_path, env=os.environ | {"PATH": str(tmp_path)})
     assert done.returncode
     assert "apt install chromium" in done.stderr
 
@@ -408,7 +408,7 @@ def test_the_fonts_of_the_machine_change_nothing(pdf, folder, tmp_path):
     (tmp_path / "none.conf").write_text("<fontconfig/>")
     (tmp_path / "epub").symlink_to(folder / "epub")
     environment = os.environ | {"FONTCONFIG_FILE": str(tmp_path / "none.conf")}
-    done = run("pdf.py", tmp_path, env=environment)
+    done = run("pdf", tmp_path, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = tmp_path.glob("pdf/*.pdf")
     again = PdfReader(path)
@@ -419,14 +419,14 @@ def test_the_fonts_of_the_machine_change_nothing(pdf, folder, tmp_path):
 
 
 def test_the_fonts_have_every_character(pdf, folder, documents):
-    """What is missing? Where it is Chinese, book/_print/fonts/subset.py brings it."""
+    """What is missing? Where it is Chinese, publish/print/fonts/subset.py brings it."""
     matplotlib = Path(get_data_path(), "fonts", "ttf")
     latin = [matplotlib / f"{name}.ttf" for name in ("STIXGeneral", "DejaVuSans")]
     (source,) = folder.glob("pdf/*.html")
     figures = [words(documents[name]) for name in documents if name.endswith(".svg")]
     characters = set(unescape(source.read_text(encoding="utf-8"))).union(*figures) - {"\n"}
     for weight in ("Regular", "Bold"):
-        paths = [*latin, PRINT / "fonts" / f"NotoSerifCJKsc-{weight}.otf"]
+        paths = [*latin, ROOT / "publish" / "print" / "fonts" / f"NotoSerifCJKsc-{weight}.otf"]
         known = {chr(code) for path in paths for code in TTFont(path).getBestCmap()}
         assert characters - known == set()
 

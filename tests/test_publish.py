@@ -14,7 +14,8 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat import write
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from rules import ROOT
+
+from tools.rules import ROOT
 
 SITE = "https://example.org/books/bn"
 REPOSITORY = "https://github.com/OWNER/REPOSITORY"
@@ -29,11 +30,9 @@ parts:
 
 def build(folder: Path, site: str, repository: str) -> Path:
     """Build the small book without git and without a warning; return the folder of its pages."""
-    no_pages = shutil.ignore_patterns("*.ipynb", "*.md", "conftest.py")
+    no_pages = shutil.ignore_patterns("*.ipynb", "*.md")
     shutil.copytree(ROOT / "book", folder / "book", ignore=no_pages)
-    (folder / "tests").mkdir()
-    for name in ("rules.py", "runs.py"):
-        shutil.copy(ROOT / "tests" / name, folder / "tests")
+    shutil.copytree(ROOT / "publish", folder / "publish")
     config = (ROOT / "_config.yml").read_text("utf-8")
     for key, value in ("url", repository), ("baseurl", site):
         config, found = re.subn(rf'^  {key}: ""$', f'  {key}: "{value}"', config, flags=re.M)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler, minmax_scale
 
-from bn_tutorial.data import wine
+from bn_tutorial.book.data import wine
 from bn_tutorial.scaling import max_abs_scale, mean_normalize, min_max_scale, standardize
 
 SCALERS = [min_max_scale, max_abs_scale, mean_normalize, standardize]

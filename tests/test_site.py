@@ -15,12 +15,13 @@ from axe_playwright_python.sync_playwright import Axe
 from browser import DESKTOP, PHONE, TABLET, Book, Server, build, chromium, line, slide, unfold
 from bs4 import BeautifulSoup
 from playwright.sync_api import Page, expect, sync_playwright
-from rules import ROOT, code_cells, read, toc_files
 
 from bn_tutorial.activations import normal_mean, sigmoid_derivative
 from bn_tutorial.batch_norm import batch_norm_forward
-from bn_tutorial.interactive import BATCH, EPSILON, SIGNAL
+from bn_tutorial.book.interactive.averaged_signal import SIGNAL
+from bn_tutorial.book.interactive.both_modes import BATCH, EPSILON
 from bn_tutorial.moving_average import ExponentialMovingAverage, half_life, window
+from tools.rules import ROOT, code_cells, read, toc_files
 
 CHAPTERS = [path.relative_to(ROOT).with_suffix(".html").as_posix() for path in toc_files()]
 PAGES = [*CHAPTERS, "genindex.html", "py-modindex.html", "search.html", "404.html"]
@@ -387,7 +388,7 @@ def expect_lines(page: Page, figure: str, **texts: str) -> None:
 
 def test_the_sliders_of_one_unit_show_the_mean_slopes(book):
     with book.open(LIVE["fig-unit"]) as page:
-        slide(page, "fig-unit", mean=2, spread=2.5, gamma=1.7, beta=-1.5, log_epsilon=0.5)
+        slide(page, "fig-unit", mean=2, deviation=2.5, gamma=1.7, beta=-1.5, log_epsilon=0.5)
         x_hat = 2.5 / (2.5**2 + 10**0.5) ** 0.5
         last = normal_mean(sigmoid_derivative, -1.5, 1.7 * x_hat)
         expect_lines(

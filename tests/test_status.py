@@ -1,29 +1,20 @@
 """The status page counts what nbval compares, and says only what a run has shown."""
 
-import importlib.util
 import json
 import re
 import subprocess
 import sys
 from datetime import date
 
-import matrix
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from rules import ROOT, code_cells, is_exempt, read, toc_files
-from runs import MATRIX, RECORD, digest
 from test_environment import pinned
 
+from publish.ext import status
+from tools import matrix
+from tools.rules import ROOT, code_cells, is_exempt, read, toc_files
+from tools.runs import MATRIX, RECORD, digest
 
-def load(path):
-    """A module of the book, by its path."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-status = load(ROOT / "book" / "_ext" / "status.py")
 NOTEBOOKS = [path for path in toc_files() if path.suffix == ".ipynb"]
 KEPT = json.loads((ROOT / RECORD).read_text("utf-8"))
 KEPT_MATRIX = json.loads((ROOT / MATRIX).read_text("utf-8"))
@@ -39,7 +30,7 @@ def rows(*records):
 
 @pytest.fixture
 def run():
-    """A run of the first notebook, as book/conftest.py writes it."""
+    """A run of the first notebook, as the recorder writes it."""
     notebook = read(NOTEBOOKS[0])
     return {
         "seconds": 12.4,
@@ -221,7 +212,7 @@ def test_a_run_of_a_notebook_is_kept(tmp_path, workers):
     """The hook writes what it saw, with pytest-xdist and without."""
     book = tmp_path / "book"
     book.mkdir()
-    (book / "conftest.py").write_bytes((ROOT / "book" / "conftest.py").read_bytes())
+    (tmp_path / "conftest.py").write_bytes((ROOT / "conftest.py").read_bytes())
     cells = [
         new_code_cell("import time; time.sleep(0.5)", execution_count=1),
         new_code_cell("1 + 1", execution_count=2, outputs=[]),

@@ -5,9 +5,10 @@ import re
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from prose_numbers import LARGE, SMALL, numbers_in
-from rules import toc_files
-from ties import (
+
+from tools.prose_numbers import LARGE, SMALL, numbers_in
+from tools.rules import toc_files
+from tools.ties import (
     Statement,
     backings_of,
     backings_of_the_book,

@@ -1,0 +1,103 @@
+"""What the interactive figures are made of, and how they get into a notebook."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import altair as alt
+
+from ..style import GREY, round_coordinates
+
+__all__ = ["INK", "MIME", "VEGA_LITE", "finish", "label", "show", "slider", "text"]
+
+# The kind of output that a specification is, and the version of Vega-Lite that it is written in.
+MIME = "application/vnd.vegalite.v5+json"
+VEGA_LITE = alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
+
+INK = "#222222"
+
+
+def show(chart: alt.LayerChart | alt.VConcatChart | alt.ConcatChart) -> None:
+    """Show a chart in a notebook: live where the page can run it, and as a still picture.
+
+    JupyterLab and the book's pages run the Vega-Lite specification. Print, PDF and a page without
+    JavaScript take the SVG, which comes out the same on every machine.
+    """
+    import vl_convert
+    from IPython.display import display
+
+    spec = chart.to_dict()
+    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
+    display(  # type: ignore[no-untyped-call]
+        {
+            MIME: spec,
+            "image/svg+xml": _portable(svg),
+            "text/plain": f"<interactive figure: {chart.description}>",
+        },
+        raw=True,
+    )
+
+
+def _portable(svg: str) -> str:
+    """The same SVG with rounded coordinates, and clip paths counted from 0 in each picture."""
+    clips: dict[str, str] = {}
+    svg = re.sub(r"\bclip\d+", lambda name: clips.setdefault(name[0], f"clip{len(clips)}"), svg)
+    return round_coordinates(svg)
+
+
+def slider(
+    name: str, label: str, low: float, high: float, step: float, value: float
+) -> alt.Parameter:
+    """A number that the reader sets."""
+    return alt.param(
+        name=name, value=value, bind=alt.binding_range(min=low, max=high, step=step, name=label)
+    )
+
+
+def label(name: str, expression: str, height: float, **style: Any) -> alt.Chart:
+    """A line of text that depends on sliders only."""
+    one = alt.Chart(alt.sequence(1, as_="i")).transform_calculate(text=expression)
+    return text(one, name, "text", height, **style)
+
+
+def text(
+    chart: alt.Chart,
+    name: str,
+    field: str,
+    height: float,
+    *,
+    align: str = "left",
+    weight: str = "normal",
+    color: str = INK,
+) -> alt.Chart:
+    """A line of text at the left or right edge of a panel, ``height`` below its top."""
+    return (
+        chart.mark_text(align=align, fontWeight=weight, color=color)
+        .encode(
+            x=alt.value("width" if align == "right" else 0),
+            y=alt.value(height),
+            text=alt.Text(f"{field}:N"),
+        )
+        .properties(name=name)
+    )
+
+
+def finish(chart: Any, description: str) -> Any:
+    """One look for all figures."""
+    return chart.properties(description=description, padding=4).configure(
+        font="Liberation Sans, Arial, sans-serif",  # vl-convert carries the first
+        background="white",
+        axis=alt.AxisConfig(
+            gridColor="#e6e6e6",
+            domainColor=GREY,
+            tickColor=GREY,
+            labelColor=INK,
+            titleColor=INK,
+            labelFontSize=11,
+            titleFontSize=12,
+            titleFontWeight="normal",
+        ),
+        view=alt.ViewConfig(stroke=None),
+        text=alt.MarkConfig(fontSize=12),
+    )

@@ -1,0 +1,42 @@
+"""Let the search find decimals, and quote the section that an index entry leads to.
+
+Sphinx takes 158.11388 apart, and its search then passes over bare digits. Here a decimal is
+one word, both in the index (`split`) and in what the reader types (`splitQuery`). Other
+words are as Sphinx splits them, Chinese ones too: its search also finds parts of words.
+"""
+
+import re
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.search.en import SearchEnglish
+
+
+class Search(SearchEnglish):
+    """English search that keeps decimals in one piece."""
+
+    _word_re = re.compile(r"\d+\.\d+|\w+")
+    js_splitter_code = r"""
+var splitQuery = (query) => query.match(/\d+\.\d+|[\p{Letter}\p{Number}_]+/gu) ?? [];
+
+// A page opened from a folder may not read other pages: its results have no excerpts.
+DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY &&= location.protocol !== "file:";
+"""
+
+
+def lead_to_sections(app, doctree):
+    """Let an index entry above a heading lead to the section, which has a text to quote."""
+    sections = {
+        name: node["ids"][0] for node in doctree.findall(nodes.section) for name in node["ids"]
+    }
+    for index in doctree.findall(addnodes.index):
+        index["entries"] = [
+            (kind, value, sections.get(target, target), *rest)
+            for kind, value, target, *rest in index["entries"]
+        ]
+
+
+def setup(app):
+    app.add_search_language(Search)
+    app.connect("doctree-read", lead_to_sections)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

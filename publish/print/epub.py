@@ -1,0 +1,92 @@
+"""Build the EPUB: `python -m publish.print.epub [FOLDER]`, by default _build."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from jupyter_book.config import get_final_config
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+import bn_tutorial
+from bn_tutorial.book.notebook import quiet_tensorflow
+from publish.print.cover import draw_cover
+from publish.print.shared import NAME, ROOT
+
+# Of the site's extensions, those that bring content; the others are for a browser.
+CONTENT = {
+    "myst_nb",
+    "jupyter_book",
+    "sphinx_external_toc",
+    "sphinx_multitoc_numbering",
+    "sphinx_design",
+    "sphinxcontrib.bibtex",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_exercise",
+    "publish.ext.status",
+}
+# Settings of the site alone.
+WEB = ("comments_", "html_", "ogp_", "sitemap_", "templates_")
+
+
+def configuration(static: Path) -> dict:
+    """The site's configuration, turned into an e-book's with its own ``static`` files."""
+    config, _ = get_final_config(
+        user_yaml=ROOT / "_config.yml",
+        sourcedir=ROOT,
+        cli_config={"latex_individualpages": False},
+    )
+    title = config["html_title"]
+    config = {key: value for key, value in config.items() if not key.startswith(WEB)}
+    return config | {
+        "extensions": [e for e in config["extensions"] if e in CONTENT] + ["publish.print.ebook"],
+        "project": title,
+        "version": bn_tutorial.__version__,
+        "html_theme": "basic",
+        "html_static_path": [str(static)],
+        "html_domain_indices": False,
+        "html_math_renderer": "mathml",
+        "epub_basename": f"../{NAME}",
+        "epub_cover": ("_static/cover.png", "epub-cover.html"),
+        "epub_css_files": ["ebook.css"],
+        "epub_description": "Batch normalization in TensorFlow, with every number checked.",
+        "epub_contributor": config["author"],
+        "epub_identifier": NAME,
+        "epub_uid": NAME,
+        "epub_show_urls": "no",
+        "epub_tocdepth": 2,
+        "epub_tocscope": "includehidden",
+        "epub_use_index": False,
+    }
+
+
+def build(folder: Path) -> Path:
+    """Build the pages into ``folder``/pages and bind them into an EPUB beside them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    static = folder / "static"
+    static.mkdir(parents=True)
+    shutil.copy(Path(__file__).with_name("ebook.css"), static)
+    draw_cover(static / "cover.png")
+    quiet_tensorflow()  # the reference imports it
+    with docutils_namespace(), patch_docutils():
+        app = Sphinx(
+            srcdir=ROOT,
+            confdir=None,
+            outdir=folder / "pages",
+            doctreedir=folder / "doctrees",
+            buildername="epub",
+            confoverrides=configuration(static),
+            status=None,
+            warningiserror=True,
+            keep_going=True,
+        )
+        app.build()
+    if app.statuscode:
+        sys.exit("The EPUB was built with warnings: see above.")
+    return folder / f"{NAME}.epub"
+
+
+if __name__ == "__main__":
+    folder = Path(*sys.argv[1:] or [ROOT / "_build"]).resolve()
+    print("The EPUB is at", build(folder / "epub"))

@@ -1,0 +1,93 @@
+"""What PyTorch's batch normalization makes of some small inputs, written to
+pytorch_golden.json.
+
+`make test` compares with that file, so PyTorch is no dependency. To write it afresh:
+
+    python3 -m venv /tmp/torch && /tmp/torch/bin/pip install torch==2.13.0 numpy
+    /tmp/torch/bin/python tools/record_pytorch.py
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+GOLDEN = Path(__file__).parent / "pytorch_golden.json"
+SEED = 20150211
+STEPS = 3
+
+# PyTorch has the channels second. Its momentum is the weight of the new value.
+CASES = {
+    "BatchNorm1d, rank 2": dict(shape=(6, 3), momentum=0.1, eps=1e-5, affine=True),
+    "BatchNorm1d, rank 3": dict(shape=(4, 3, 5), momentum=0.1, eps=1e-5, affine=True),
+    "BatchNorm2d": dict(shape=(3, 4, 3, 2), momentum=0.1, eps=1e-5, affine=True),
+    "BatchNorm3d": dict(shape=(2, 3, 2, 3, 2), momentum=0.1, eps=1e-5, affine=True),
+    "BatchNorm2d, not affine": dict(shape=(4, 2, 3, 3), momentum=0.3, eps=1e-3, affine=False),
+    "BatchNorm1d, two values": dict(shape=(2, 5), momentum=0.5, eps=1e-2, affine=True),
+}
+
+
+def inputs(name):
+    """The batches, upstream gradients, scale and shift of a case, with two decimals."""
+    rng = np.random.default_rng([SEED, list(CASES).index(name)])
+    shape = CASES[name]["shape"]
+    numbers = {
+        "x": rng.normal(3, 2, (STEPS, *shape)),
+        "dy": rng.normal(0, 1, (STEPS, *shape)),
+        "gamma": rng.normal(0, 2, shape[1]),
+        "beta": rng.normal(0, 2, shape[1]),
+    }
+    return {key: value.round(2).astype(np.float32) for key, value in numbers.items()}
+
+
+def numbers_of(array):
+    """A flat list; 9 digits are all that a float32 has."""
+    return [float(f"{value:.9g}") for value in array.flatten()]
+
+
+def record():
+    """All that the tests compare: outputs, gradients and running statistics of each step."""
+    import torch
+
+    layers = {
+        name: {
+            2: torch.nn.BatchNorm1d,
+            3: torch.nn.BatchNorm1d,
+            4: torch.nn.BatchNorm2d,
+            5: torch.nn.BatchNorm3d,
+        }[len(case["shape"])](
+            case["shape"][1], eps=case["eps"], momentum=case["momentum"], affine=case["affine"]
+        )
+        for name, case in CASES.items()
+    }
+    results = {}
+    for name, layer in layers.items():
+        data = inputs(name)
+        if layer.affine:
+            with torch.no_grad():
+                layer.weight.copy_(torch.from_numpy(data["gamma"]))
+                layer.bias.copy_(torch.from_numpy(data["beta"]))
+        steps = []
+        for training in [True] * STEPS + [False]:
+            layer.train(training)
+            layer.zero_grad()
+            which = min(len(steps), STEPS - 1)
+            x = torch.from_numpy(data["x"][which]).requires_grad_()
+            y = layer(x)
+            y.backward(torch.from_numpy(data["dy"][which]))
+            step = {"y": y, "dx": x.grad}
+            if layer.affine:
+                step |= {"dgamma": layer.weight.grad, "dbeta": layer.bias.grad}
+            step |= {"running_mean": layer.running_mean, "running_var": layer.running_var}
+            steps.append({key: numbers_of(value) for key, value in step.items()})
+        results[name] = {
+            **CASES[name],
+            "inputs": {key: numbers_of(value) for key, value in data.items()},
+            "steps": steps,
+        }
+    return {"torch": torch.__version__, "numpy": np.__version__, "seed": SEED, "cases": results}
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps(record(), separators=(",", ":")) + "\n")
+    print(f"wrote {GOLDEN}")
