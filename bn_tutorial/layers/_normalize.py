@@ -1,4 +1,20 @@
-"""How `layers.BatchNormalization` computes: moments, output and gradient, wherever the channels."""
+"""The arithmetic of `bn_tutorial.layers.BatchNormalization`.
+
+The whole idea:
+
+- `normalize_with` takes given moments: inference. `normalize_batch` takes those of the batch, and
+  returns them: training, by the fused kernel or by plain operations.
+- Far from zero, x − μ and x² lose digits. So a constant K near the data, the *center*, is
+  subtracted first: μ(x) = K + μ(x − K), and σ² is the same. Where data lie near zero, K is 0 and
+  the pass over them is saved.
+- σ² is the mean of (x − μ)², in a second pass. Only replicas, which agree in one message, take the
+  mean of (x − K)² less the square of the mean of x − K.
+- What a mask hides weighs 0 in every sum and in the gradient through the moments.
+- The gradient is in closed form (Ioffe and Szegedy, 2015, section 3), and K a constant in it.
+- All sums of half precision are float32.
+
+Throughout, `layout` says where the channels are, and `path` which operations are taken.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +23,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
-from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
-# From LARGE elements on, what the fused kernel saves outweighs what it takes to start it; from HUGE
-# on, what one pass over the data takes outweighs a look at a sample.
-LARGE = 2**17
-HUGE = 2**20
-# What a batch of unknown size is taken for.
-LIKELY_BATCH = 128
-# Data lie far from zero where |mean| > FAR·√(variance + ε), in a sample of one in SAMPLE of them.
-SAMPLE = 256
+from ._dispatch import Path
+from ._layout import Layout
+from ._sums import Sums, at_least_one, channel_sum, sums_of
+
+# Data lie far from zero where |mean| > FAR·√(variance + ε), in a sample.
 FAR = 4.0
 # Up to |μ|/σ = NEAR, x·s + (β − μ·s) is as good as (x − μ)·s + β, and takes one pass less.
 NEAR = 64.0
@@ -31,132 +43,86 @@ class Normalized(NamedTuple):
     count: Any
 
 
-class Layout:
-    """Where ``x`` has its channels, how many values each has, and what is fast there.
+class Moments(NamedTuple):
+    """Mean and variance of each channel, and ``part`` − ``rest`` = x − mean.
+
+    Of a mean that was found here, all is subtracted: ``rest`` is 0. Of one that replicas agreed on,
+    nothing is, which saves a pass over the data.
+    """
+
+    mean: Any
+    variance: Any
+    part: Any
+    rest: Any
+
+
+def normalize_with(
+    layout: Layout,
+    path: Path,
+    x: Any,
+    scale: Any,
+    offset: Any,
+    mean: Any,
+    variance: Any,
+    epsilon: float,
+) -> Any:
+    """Return ``x`` normalized by given moments."""
+    if path.use_fused:
+        return _fused_kernel(layout, x, scale, offset, (mean, variance), epsilon)[0]
+    inverse = tf.math.rsqrt(variance + epsilon)
+    factor = scale * inverse
+
+    def near_zero() -> Any:
+        return x * layout.broadcast(factor) + layout.broadcast(offset - mean * factor)
+
+    def anywhere() -> Any:
+        return (x - layout.broadcast(mean)) * layout.broadcast(factor) + layout.broadcast(offset)
+
+    if x.dtype == tf.float64:
+        return near_zero()
+    if not path.look_first:
+        return anywhere()
+    return tf.cond(tf.reduce_all(tf.abs(mean) * inverse < NEAR), near_zero, anywhere)
+
+
+def normalize_batch(
+    layout: Layout,
+    path: Path,
+    x: Any,
+    scale: Any,
+    offset: Any,
+    epsilon: float,
+    mask: Any = None,
+    all_reduce: Callable[[Any], Any] | None = None,
+) -> Normalized:
+    """Return ``x`` normalized by its own moments, and these.
 
     Parameters
     ----------
-    x
-        Tensor of float16, bfloat16, float32 or float64.
-    axis
-        Axis of the channels, not negative.
+    mask
+        As `Layout.expand_mask` returns it, or None: what is false does not count.
+    all_reduce
+        Function that returns the sum of a tensor over all replicas, or None: their moments are
+        those of all their values together.
     """
-
-    def __init__(self, x: Any, axis: int) -> None:
-        sizes = x.shape.as_list()
-        self.axis = axis
-        self.channels: int = sizes[axis]
-        self.before = list(range(axis))
-        self.after = list(range(axis + 1, len(sizes)))
-        self.last = not self.after
-
-        eager = tf.executing_eagerly()
-        # A function traced with jit_compile=True, or for a TPU.
-        self.xla = not eager and GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
-        size = math.prod(LIKELY_BATCH if n is None else n for n in sizes)
-        self.large = size >= LARGE and not self.xla
-        self.huge = size >= HUGE
-        # On a CPU the fused kernel transposes what does not have its channels last. An eager
-        # operation costs so much by itself that the kernel is worth it in training anyway.
-        fast = (self.large and self.last) or bool(tf.config.get_visible_devices("GPU"))
-        fusible = x.dtype != tf.float64 and not self.xla
-        self.fused = fusible and fast
-        self.fused_training = fusible and (fast or (eager and (self.last or not self.large)))
-
-        # Python numbers where they are known in advance.
-        self.static = None not in sizes
-        self.shape = sizes if self.static else tf.shape(x)
-        if not self.static:
-            sizes = [self.shape[i] if n is None else n for i, n in enumerate(sizes)]
-        self.count: Any = math.prod(n for i, n in enumerate(sizes) if i != axis)
-        self.count = (
-            float(self.count)
-            if self.static
-            else tf.cast(self.count, tf.float64 if x.dtype == tf.float64 else tf.float32)
-        )
-        # What the fused kernel takes: images, with as many dimensions in front as there are.
-        if self.last:
-            self.image = [sizes[0], math.prod(sizes[1:axis]), 1, self.channels]
-        else:
-            self.image = [
-                math.prod(sizes[:axis]),
-                self.channels,
-                sizes[axis + 1],
-                math.prod(sizes[axis + 2 :]),
-            ]
-        if len(sizes) == 4 and axis in (1, 3):
-            self.image = []
-
-    def spread(self, vector: Any) -> Any:
-        """Return a vector of channels in a shape that broadcasts with ``x``."""
-        return tf.reshape(vector, [self.channels] + [1] * len(self.after)) if self.after else vector
-
-    def mask(self, mask: Any) -> Any:
-        """Return a mask of all dimensions but the last in a shape that `sum` counts right."""
-        mask = tf.cast(mask, tf.bool)[..., tf.newaxis]
-        if not self.last:
-            return tf.broadcast_to(mask, self.shape)
-        if self.static and mask.shape[:-1] == self.shape[:-1]:
-            return mask
-        return tf.broadcast_to(mask, tf.concat([self.shape[:-1], [1]], 0))
-
-    def sum(self, x: Any) -> Any:
-        """Sum over all but the channels."""
-        if self.last:
-            if not self.xla:
-                return tf.raw_ops.BiasAddGrad(out_backprop=x)  # reduce_sum, faster
-            if self.huge and self.static:
-                # XLA sums the columns of an expression slowly, and multiplies matrices fast.
-                x = tf.reshape(x, [-1, self.channels])
-                return tf.linalg.matvec(x, tf.ones(x.shape[:1], x.dtype), transpose_a=True)
-        elif not self.xla:
-            x = tf.reduce_sum(x, self.after)
-            return tf.reduce_sum(x, self.before) if self.before else x
-        return tf.reduce_sum(x, self.before + self.after)
-
-    def first(self, x: Any) -> Any:
-        """Return one value of each channel, or 0 if there is none."""
-        if self.static and self.count:
-            value = x[(0,) * self.axis + (slice(None),) + (0,) * len(self.after)]
-        else:
-            value = x[(slice(1),) * self.axis + (slice(None),) + (slice(1),) * len(self.after)]
-            value = tf.reduce_sum(value, self.before + self.after)
-        return tf.stop_gradient(value)
-
-    def sample(self, x: Any) -> Any:
-        """Return one in SAMPLE of the values of each channel or more, a few at least."""
-        axes = (self.before + self.after)[:2]
-        part, least = (SAMPLE, 16) if len(axes) == 1 else (math.isqrt(SAMPLE), 2)
-        slices = [slice(None)] * len(x.shape)
-        for axis in axes:
-            size = -(-self.shape[axis] // part)
-            slices[axis] = slice(max(size, least) if self.static else tf.maximum(size, least))
-        return x[tuple(slices)]
+    if path.use_fused:
+        return _normalize_fused(layout, path, x, scale, offset, epsilon)
+    if mask is not None:
+        x = without_masked_nans(path, x, mask)
+    sums = sums_of(layout, path, mask, all_reduce, x.dtype)
+    if path.center_if_far:
+        x, center = _centered_if_far(layout, x, epsilon)
+        count = sums.count
+    else:
+        center, count = _center_of(layout, path, tf.stop_gradient(x), sums, mask)
+        x = x - layout.broadcast(center)
+    moments = _agreed_moments if sums.over_replicas else _own_moments
+    normalize = _with_gradient(layout, path, sums, moments, at_least_one(count), epsilon)
+    y, mean, variance = normalize(x, scale, offset)
+    return Normalized(y, center + mean, variance, count)
 
 
-def at_least_one(count: Any) -> Any:
-    """Return a count to divide by."""
-    return max(count, 1.0) if isinstance(count, float) else tf.maximum(count, 1)
-
-
-def shift_if_far(layout: Layout, x: Any, epsilon: float) -> tuple[Any, Any]:
-    """Return ``x`` − K and K, where K is 0 in channels of which a sample is not far from zero.
-
-    The mean of any m of n values is within σ·√(n/m − 1) of the mean of all. So the mean of the
-    result is below 16·σ if K is not 0, else below 16·(1 + FAR)·√(σ² + ε), whatever the data are.
-    """
-    sample = tf.stop_gradient(layout.sample(x))
-    sample = sample if sample.dtype == tf.float64 else tf.cast(sample, tf.float32)
-    mean, variance = tf.nn.moments(sample, layout.before + layout.after)
-    # In half precision x − K is exact if all x are near K; the sums are float32 and bear more.
-    limit = FAR if x.dtype == sample.dtype else 4 * FAR
-    far = tf.square(mean) > limit**2 * (variance + epsilon)
-    constant = tf.cast(tf.where(far, mean, 0), x.dtype)
-    shifted = tf.cond(tf.reduce_any(far), lambda: x - layout.spread(constant), lambda: x)
-    return shifted, constant
-
-
-def clean(layout: Layout, x: Any, mask: Any) -> Any:
+def without_masked_nans(path: Path, x: Any, mask: Any) -> Any:
     """Return ``x`` with 0 for masked values that are not a number, or whose squares overflow.
 
     What weighs 0 in a sum must be finite, its square and the sum of many such squares as well.
@@ -166,16 +132,135 @@ def clean(layout: Layout, x: Any, mask: Any) -> Any:
     def cleaned() -> Any:
         return tf.where(mask | (tf.abs(x) < limit), x, 0)
 
-    if not layout.large:
+    if not path.look_first:
         return cleaned()
     return tf.cond(tf.nn.l2_loss(x) < limit**2 / 2, lambda: x, cleaned)
 
 
-def fused_kernel(
+# The center
+
+
+def _center_of(layout: Layout, path: Path, x: Any, sums: Sums, mask: Any) -> tuple[Any, Any]:
+    """Return a center for ``x``, and how many values each channel has; replicas agree on both."""
+    center = _own_center(layout, path, x, sums, mask)
+    if not sums.over_replicas:
+        return center, sums.count
+    count = tf.broadcast_to(tf.convert_to_tensor(sums.count, x.dtype), center.shape)
+    total, count = sums.agree(tf.math.multiply_no_nan(center, count), count)
+    return total / at_least_one(count), count
+
+
+def _own_center(layout: Layout, path: Path, x: Any, sums: Sums, mask: Any) -> Any:
+    """Return a value near those of ``x`` that count."""
+    if mask is None and not sums.over_replicas:
+        return layout.first_value(x)
+    if mask is None:
+        return tf.reduce_mean(layout.subsample(x), layout.others)
+    if path.xla:
+        # A value of x: XLA may compute a mean anew for each use of x − K, and round it otherwise.
+        largest = tf.reduce_max(tf.where(mask, x, x.dtype.min), layout.others)
+        return tf.where(largest > x.dtype.min, largest, 0)
+    return sums.total(x) / at_least_one(sums.count)
+
+
+def _centered_if_far(layout: Layout, x: Any, epsilon: float) -> tuple[Any, Any]:
+    """Return ``x`` − K and K, where K is 0 in channels of which a sample is not far from zero.
+
+    The mean of any m of n values is within σ·√(n/m − 1) of the mean of all. So the mean of the
+    result is below 16·σ if K is not 0, else below 16·(1 + FAR)·√(σ² + ε), whatever the data are.
+    """
+    sample = tf.stop_gradient(layout.subsample(x))
+    sample = sample if sample.dtype == tf.float64 else tf.cast(sample, tf.float32)
+    mean, variance = tf.nn.moments(sample, layout.others)
+    # In half precision x − K is exact if all x are near K; the sums are float32 and bear more.
+    limit = FAR if x.dtype == sample.dtype else 4 * FAR
+    far = tf.square(mean) > limit**2 * (variance + epsilon)
+    center = tf.cast(tf.where(far, mean, 0), x.dtype)
+    centered = tf.cond(tf.reduce_any(far), lambda: x - layout.broadcast(center), lambda: x)
+    return centered, center
+
+
+# The moments of what is centered
+
+
+def _own_moments(layout: Layout, sums: Sums, x: Any, n: Any) -> Moments:
+    """Return the moments in two passes."""
+    mean = sums.total(x) / n
+    deviations = x - layout.broadcast(mean)
+    variance = sums.total(tf.square(deviations)) / n
+    return Moments(mean, variance, deviations, tf.zeros_like(mean))
+
+
+def _agreed_moments(layout: Layout, sums: Sums, x: Any, n: Any) -> Moments:
+    """Return the moments of all replicas' values together, for one message."""
+    total, squares = sums.agree(sums.total(x), sums.total(tf.square(x)))
+    mean = total / n
+    variance = tf.maximum(squares / n - tf.square(mean), 0)
+    return Moments(mean, variance, x, mean)
+
+
+# Plain operations
+
+
+def _with_gradient(
+    layout: Layout,
+    path: Path,
+    sums: Sums,
+    moments_of: Callable[[Layout, Sums, Any, Any], Moments],
+    n: Any,
+    epsilon: float,
+) -> Any:
+    """Return the function of x, scale and offset that normalizes, with its gradient."""
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def normalize(x: Any, scale: Any, offset: Any) -> Any:
+        mean, variance, part, rest = moments_of(layout, sums, x, n)
+        inverse = tf.math.rsqrt(variance + epsilon)
+        factor = scale * inverse
+        y = part * layout.broadcast(factor) + layout.broadcast(offset - rest * factor)
+
+        def gradient(dy: Any, *_: Any) -> tuple[Any, Any, Any]:
+            doffset = channel_sum(layout, path, dy)
+            dscale = (channel_sum(layout, path, dy * part) - rest * doffset) * inverse
+            total, stretch = sums.agree(doffset, dscale)
+            slope = stretch * inverse / n
+            level = total / n - rest * slope
+            through_moments = part * layout.broadcast(slope) + layout.broadcast(level)
+            dx = (dy - sums.weigh(through_moments)) * layout.broadcast(factor)
+            return dx, dscale, doffset
+
+        return (y, mean, variance), gradient
+
+    return normalize
+
+
+# The fused kernel
+
+
+def _normalize_fused(
+    layout: Layout, path: Path, x: Any, scale: Any, offset: Any, epsilon: float
+) -> Normalized:
+    """Normalize with TensorFlow's fused kernel, whose gradient is fused as well.
+
+    The kernel's sums lose digits far from zero, so it is given centered data there.
+    """
+    if path.center_if_far or x.dtype != tf.float32:
+        x, center = _centered_if_far(layout, x, epsilon)
+    else:
+        center = tf.stop_gradient(layout.first_value(x))
+        x = x - layout.broadcast(center)
+    y, mean, variance = _fused_kernel(layout, x, scale, offset, None, epsilon)
+    # The kernel returns Σ(x − μ)²/(n − 1), or NaN if that is 0/0.
+    n = at_least_one(layout.count)
+    variance = tf.math.multiply_no_nan(variance, (n - 1) / n)
+    return Normalized(y, tf.cast(center, mean.dtype) + mean, variance, layout.count)
+
+
+def _fused_kernel(
     layout: Layout,
     x: Any,
     scale: Any,
-    shift: Any,
+    offset: Any,
     moments: tuple[Any, Any] | None,
     epsilon: float,
 ) -> tuple[Any, Any, Any]:
@@ -184,138 +269,11 @@ def fused_kernel(
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=tf.reshape(x, layout.image) if layout.image else x,
         scale=scale,
-        offset=shift,
+        offset=offset,
         mean=mean,
         variance=variance,
         epsilon=epsilon,
-        data_format="NHWC" if layout.last else "NCHW",
+        data_format="NHWC" if layout.channels_last else "NCHW",
         is_training=moments is None,
     )
     return tf.reshape(y, layout.shape) if layout.image else y, mean, variance
-
-
-def infer(
-    layout: Layout, x: Any, scale: Any, shift: Any, mean: Any, variance: Any, epsilon: float
-) -> Any:
-    """Normalize ``x`` by given moments."""
-    if layout.fused:
-        return fused_kernel(layout, x, scale, shift, (mean, variance), epsilon)[0]
-    inverse = tf.math.rsqrt(variance + epsilon)
-    factor = scale * inverse
-
-    def near() -> Any:
-        return x * layout.spread(factor) + layout.spread(shift - mean * factor)
-
-    def anywhere() -> Any:
-        return (x - layout.spread(mean)) * layout.spread(factor) + layout.spread(shift)
-
-    if x.dtype == tf.float64:
-        return near()
-    if not layout.large:
-        return anywhere()
-    return tf.cond(tf.reduce_all(tf.abs(mean) * inverse < NEAR), near, anywhere)
-
-
-def fused(layout: Layout, x: Any, scale: Any, shift: Any, epsilon: float) -> Normalized:
-    """Normalize with TensorFlow's fused kernel and its gradient.
-
-    The kernel's sums lose digits far from zero, so it is given shifted data there.
-    """
-    if layout.huge or x.dtype != tf.float32:
-        x, constant = shift_if_far(layout, x, epsilon)
-    else:
-        constant = layout.first(x)
-        x = x - layout.spread(constant)
-    y, mean, variance = fused_kernel(layout, x, scale, shift, None, epsilon)
-    # The kernel returns Σ(x − μ)²/(n − 1), or NaN if that is 0/0.
-    n = at_least_one(layout.count)
-    variance = tf.math.multiply_no_nan(variance, (n - 1) / n)
-    return Normalized(y, tf.cast(constant, mean.dtype) + mean, variance, layout.count)
-
-
-def train(
-    layout: Layout,
-    x: Any,
-    scale: Any,
-    shift: Any,
-    epsilon: float,
-    mask: Any = None,
-    all_reduce: Callable[[Any], Any] | None = None,
-) -> Normalized:
-    """Normalize ``x`` by its own moments: with the fused kernel where it suits, else without.
-
-    The plain operations have their gradient in closed form. Their moments are those of shifted
-    data, so that the sums lose no digits far from zero.
-    """
-    if layout.fused_training and mask is None and all_reduce is None:
-        return fused(layout, x, scale, shift, epsilon)
-    count = layout.count
-    if mask is not None:
-        x = clean(layout, x, mask)
-        weights = tf.cast(mask, x.dtype)
-        count = tf.reduce_sum(weights) if layout.last else layout.sum(weights)
-
-    def total(values: Any) -> Any:
-        if mask is None:
-            return layout.sum(values)
-        if layout.last and layout.large:
-            rows = tf.reshape(values, [-1, layout.channels])
-            return tf.reshape(tf.matmul(tf.reshape(weights, [1, -1]), rows), [-1])
-        return layout.sum(values * weights)
-
-    if mask is None and all_reduce is None and layout.huge and not layout.xla:
-        shifted, constant = shift_if_far(layout, x, epsilon)
-    else:
-        if mask is not None and layout.xla:
-            # A value of x: XLA may compute a mean anew for each use of x − K, and round it
-            # otherwise.
-            constant = tf.reduce_max(tf.where(mask, x, x.dtype.min), layout.before + layout.after)
-            constant = tf.where(constant > x.dtype.min, constant, 0)
-        elif mask is not None:
-            constant = total(tf.stop_gradient(x)) / at_least_one(count)
-        elif all_reduce is not None:
-            constant = tf.reduce_mean(layout.sample(x), layout.before + layout.after)
-        else:
-            constant = layout.first(x)
-        if all_reduce is not None:
-            count = tf.broadcast_to(tf.convert_to_tensor(count, x.dtype), constant.shape)
-            constant = tf.math.multiply_no_nan(constant, count)
-            constant, count = tf.unstack(all_reduce(tf.stack([constant, count])))
-            constant = constant / at_least_one(count)
-        constant = tf.stop_gradient(constant)
-        shifted = x - layout.spread(constant)
-    n = at_least_one(count)
-
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def normalize(x: Any, scale: Any, shift: Any) -> Any:
-        if all_reduce is None:
-            mean = total(x) / n
-            centered = x - layout.spread(mean)
-            variance = total(tf.square(centered)) / n
-            offset = tf.zeros_like(mean)
-        else:  # one message for both
-            sums = tf.stack([total(x), total(tf.square(x))])
-            mean, squares = tf.unstack(all_reduce(sums) / n)
-            centered, offset = x, mean
-            variance = tf.maximum(squares - tf.square(mean), 0)
-        inverse = tf.math.rsqrt(variance + epsilon)
-        factor = scale * inverse
-        y = centered * layout.spread(factor) + layout.spread(shift - offset * factor)
-
-        def gradient(dy: Any, *_: Any) -> tuple[Any, Any, Any]:
-            dshift = layout.sum(dy)
-            dscale = (layout.sum(dy * centered) - offset * dshift) * inverse
-            sums = dshift, dscale
-            if all_reduce is not None:
-                sums = tf.unstack(all_reduce(tf.stack(sums)))
-            slope = sums[1] * inverse / n
-            level = sums[0] / n - offset * slope
-            through_moments = centered * layout.spread(slope) + layout.spread(level)
-            if mask is not None:
-                through_moments = through_moments * weights
-            return (dy - through_moments) * layout.spread(factor), dscale, dshift
-
-        return (y, mean, variance), gradient
-
-    y, mean, variance = normalize(shifted, scale, shift)
-    return Normalized(y, constant + mean, variance, count)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from . import _normalize
+from ._dispatch import path_for
+from ._layout import Layout
+from ._normalize import normalize_batch, normalize_with, without_masked_nans
 
 __all__ = ["BatchNormalization"]
 
@@ -142,42 +145,44 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         inputs = tf.convert_to_tensor(inputs)
         dtype = keras.backend.result_type(inputs.dtype, "float32")
         x = inputs if inputs.dtype.is_floating else tf.cast(inputs, dtype)
-        layout = _normalize.Layout(x, self.axis % x.shape.rank)
         training = bool(training) and self.trainable
-        replica = tf.distribute.get_replica_context() if training and self.synchronized else None
-        if replica and replica.num_replicas_in_sync == 1:
-            replica = None
-        fused = layout.fused_training if training else layout.fused
-        if not fused or mask is not None or replica:
-            x = tf.cast(x, dtype)  # the fused kernel does so by itself
+        all_reduce = self._sum_over_replicas() if training else None
+        layout = Layout(x, self.axis % x.shape.rank)
+        path = path_for(x, layout, training, mask is not None, all_reduce is not None)
         if mask is not None:
-            mask = layout.mask(mask)
+            mask = layout.expand_mask(mask)
+        if mask is not None or not path.use_fused:
+            x = tf.cast(x, dtype)  # the fused kernel does so by itself
 
         mean = tf.cast(self.moving_mean, dtype)
         variance = tf.cast(self.moving_variance, dtype)
         scale = tf.cast(self.gamma, dtype) if self.scale else tf.ones_like(mean)
-        shift = tf.cast(self.beta, dtype) if self.center else tf.zeros_like(mean)
+        offset = tf.cast(self.beta, dtype) if self.center else tf.zeros_like(mean)
         if training:
-            all_reduce = replica and partial(replica.all_reduce, tf.distribute.ReduceOp.SUM)
-            y, *moments, count = _normalize.train(
-                layout, x, scale, shift, self.epsilon, mask, all_reduce
-            )
-            self._move(self.moving_mean, mean, moments[0], count)
-            self._move(self.moving_variance, variance, moments[1], count)
-        else:
-            if mask is not None:
-                x = _normalize.clean(layout, x, mask)
-            y = _normalize.infer(layout, x, scale, shift, mean, variance, self.epsilon)
+            batch = normalize_batch(layout, path, x, scale, offset, self.epsilon, mask, all_reduce)
+            self._update_average(self.moving_mean, mean, batch.mean, batch.count)
+            self._update_average(self.moving_variance, variance, batch.variance, batch.count)
+            return tf.cast(batch.y, self.compute_dtype)
+        if mask is not None:
+            x = without_masked_nans(path, x, mask)
+        y = normalize_with(layout, path, x, scale, offset, mean, variance, self.epsilon)
         return tf.cast(y, self.compute_dtype)
 
-    def _move(self, variable: Any, old: Any, moment: Any, count: Any) -> None:
-        """Move an average towards the moment of ``count`` values."""
+    def _sum_over_replicas(self) -> Callable[[Any], Any] | None:
+        """Return the function that sums a tensor over all replicas, or None where there is one."""
+        replica = tf.distribute.get_replica_context() if self.synchronized else None
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return None
+        return partial(replica.all_reduce, tf.distribute.ReduceOp.SUM)
+
+    def _update_average(self, average: Any, old: Any, moment: Any, count: Any) -> None:
+        """Move an average from its ``old`` value towards the moment of ``count`` values."""
         new = old * self.momentum + moment * (1.0 - self.momentum)
         if not isinstance(count, float):
             new = tf.where(count > 0, new, old)
         elif not count:
             new = old
-        variable.assign(new)
+        average.assign(new)
 
     def _has_unknown_arguments(self) -> bool:
         """Whether an argument that `call` does not honour may have another value than its default.
