@@ -1,5 +1,6 @@
-"""What the modules share: checks, whose errors say what came and what would be right, and a mean
-that is exact where the data are constant."""
+"""What the modules share: the checks of dtypes, axes, values per channel, epsilon and decay, whose
+errors say what came and what would be right; and a mean that is exact where the data are constant.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +12,71 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.floating]
 
 
-def as_float(value: ArrayLike, name: str) -> tuple[Array, np.dtype[Any]]:
-    """Return ``value`` in the dtype to compute in, and the dtype to return results in.
+def check_real(dtype: np.dtype[Any], name: str) -> None:
+    """Raise ``TypeError`` unless ``dtype``, that of the data called ``name``, holds real numbers.
+
+    Booleans do not count as numbers.
+    """
+    if dtype.kind not in "iuf":
+        raise TypeError(f"{name} must hold integers or floats, got dtype {dtype}")
+
+
+def float_dtypes(dtype: np.dtype[Any], name: str) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """Return the dtype to compute in, and the dtype to return results in, for data of ``dtype``.
 
     Half and single precision are computed in float64, so that a result is as good as the
     dtype that carries it; integers become float64.
     """
+    check_real(dtype, name)
+    working = np.result_type(dtype, np.float64)
+    return working, dtype if dtype.kind == "f" else working
+
+
+def as_float(value: ArrayLike, name: str) -> tuple[Array, np.dtype[Any]]:
+    """Return ``value`` in the dtype to compute in, and the dtype to return results in."""
     array = np.asarray(value)
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name} must hold integers or floats, got dtype {array.dtype}")
-    working = np.result_type(array.dtype, np.float64)
-    result = array.dtype if array.dtype.kind == "f" else working
+    working, result = float_dtypes(array.dtype, name)
     return array.astype(working, copy=False), result
+
+
+def channel_axis(x: Array, axis: int) -> int:
+    """Return ``axis``, the channel axis of ``x``, counted from the front."""
+    if x.ndim < 2:
+        raise ValueError(f"x needs a batch axis and a channel axis, got shape {x.shape}")
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(
+            f"axis must lie in [{-x.ndim}, {x.ndim - 1}] for x of shape {x.shape}, got {axis}"
+        )
+    return axis % x.ndim
+
+
+def batch_axes(x: Array, axis: int) -> tuple[int, ...]:
+    """Return all axes of ``x`` but its channel axis: those that statistics are taken over."""
+    return tuple(i for i in range(x.ndim) if i != axis)
+
+
+def check_not_empty(x: Array, axis: int) -> None:
+    """Raise ``ValueError`` unless ``x`` has at least one value per channel."""
+    if 0 in (x.shape[i] for i in batch_axes(x, axis)):
+        raise ValueError(f"an empty batch has no mean: x has shape {x.shape}")
+
+
+def channel_values(values: ArrayLike, name: str, x: Array, axis: int) -> Array:
+    """Return ``values`` as floats, one per channel of ``x``."""
+    array, _ = as_float(values, name)
+    if array.shape != (x.shape[axis],):
+        raise ValueError(
+            f"{name} must have shape ({x.shape[axis]},), one value a channel of x "
+            f"(shape {x.shape}, axis {axis}), got {array.shape}"
+        )
+    return array
+
+
+def check_variance(variance: Array) -> Array:
+    """Return ``variance``, none of whose values is negative."""
+    if (variance < 0).any():
+        raise ValueError(f"a variance cannot be negative, got {variance.min()}")
+    return variance
 
 
 def check_epsilon(epsilon: float) -> float:

@@ -30,6 +30,12 @@ def sigmoid(z: ArrayLike) -> Array:
     r"""The logistic function, from 0 to 1.
 
     .. math:: g(z) = \frac{1}{1 + e^{-z}}
+
+    Examples
+    --------
+    >>> from bn_tutorial.activations import sigmoid
+    >>> sigmoid([-1000.0, 0.0, 1000.0])
+    array([0. , 0.5, 1. ])
     """
     z, dtype = as_float(z, "z")
     # e^-|z| cannot overflow; the two branches are the same function written for either sign.
@@ -41,6 +47,12 @@ def sigmoid_derivative(z: ArrayLike) -> Array:
     r"""The slope of the sigmoid: at most 1/4, at z = 0.
 
     .. math:: g'(z) = g(z)\,(1 - g(z)) = g(z)\,g(-z)
+
+    Examples
+    --------
+    >>> from bn_tutorial.activations import sigmoid_derivative
+    >>> sigmoid_derivative([-2.0, 0.0, 2.0]).round(3)
+    array([0.105, 0.25 , 0.105])
     """
     z, dtype = as_float(z, "z")
     # g(-z) keeps the digits that 1 - g(z) would lose where g(z) is close to 1.
@@ -48,7 +60,14 @@ def sigmoid_derivative(z: ArrayLike) -> Array:
 
 
 def tanh(z: ArrayLike) -> Array:
-    r"""The hyperbolic tangent, from -1 to 1: a sigmoid stretched, :math:`2g(2z) - 1`."""
+    r"""The hyperbolic tangent, from -1 to 1: a sigmoid stretched, :math:`2g(2z) - 1`.
+
+    Examples
+    --------
+    >>> from bn_tutorial.activations import tanh
+    >>> tanh([-1.0, 0.0, 1.0]).round(3)
+    array([-0.762,  0.   ,  0.762])
+    """
     z, dtype = as_float(z, "z")
     return np.tanh(z).astype(dtype)
 
@@ -57,19 +76,39 @@ def tanh_derivative(z: ArrayLike) -> Array:
     r"""The slope of the hyperbolic tangent: at most 1, at z = 0.
 
     .. math:: \tanh'(z) = 1 - \tanh^2 z = 4\,g'(2z)
+
+    Examples
+    --------
+    >>> from bn_tutorial.activations import tanh_derivative
+    >>> tanh_derivative([0.0, 1.0]).round(2)
+    array([1.  , 0.42])
     """
     z, dtype = as_float(z, "z")
     return (4 * sigmoid_derivative(2 * z)).astype(dtype)
 
 
 def relu(z: ArrayLike) -> Array:
-    r"""The rectifier, :math:`\max(z, 0)`."""
+    r"""The rectifier, :math:`\max(z, 0)`.
+
+    Examples
+    --------
+    >>> from bn_tutorial.activations import relu
+    >>> relu([-2.0, 0.0, 3.0])
+    array([0., 0., 3.])
+    """
     z, dtype = as_float(z, "z")
     return np.maximum(z, 0).astype(dtype)
 
 
 def relu_derivative(z: ArrayLike) -> Array:
-    """The slope of the rectifier: 1 where z > 0, else 0 (also at the kink, as in TensorFlow)."""
+    """The slope of the rectifier: 1 where z > 0, else 0 (also at the kink, as in TensorFlow).
+
+    Examples
+    --------
+    >>> from bn_tutorial.activations import relu_derivative
+    >>> relu_derivative([-2.0, 0.0, 3.0])
+    array([0., 0., 1.])
+    """
     z, dtype = as_float(z, "z")
     return (z > 0).astype(dtype)
 
@@ -90,6 +129,15 @@ def normal_mean(
         Elementwise function of an array.
     mean, deviation
         Of the normal distribution; ``ValueError`` for a deviation below 0.
+
+    Examples
+    --------
+    The mean of z² is the mean of z, squared, plus the variance:
+
+    >>> import numpy as np
+    >>> from bn_tutorial.activations import normal_mean
+    >>> round(normal_mean(np.square, mean=3.0, deviation=2.0), 6)
+    13.0
     """
     if not deviation >= 0:
         raise ValueError(f"a standard deviation must not be negative, got {deviation!r}")
@@ -115,6 +163,12 @@ def saturated_share(
         The slope of the activation; it must not vanish at 0, as the rectifier's does.
     threshold
         From 0 to 1.
+
+    Examples
+    --------
+    >>> from bn_tutorial.activations import saturated_share
+    >>> saturated_share([-6.0, 0.0, 1.0, 6.0])
+    0.5
     """
     z, _ = as_float(z, "z")
     if z.size == 0:

@@ -1,6 +1,6 @@
 r"""Batch normalization in NumPy: the textbook reference, written to be read.
 
-For each channel, over the m values that a batch gives it (Ioffe and Szegedy, 2015, Algorithm 1):
+Per channel, over the m values that it has in a batch (Ioffe and Szegedy, 2015, Algorithm 1):
 
 .. math::
 
@@ -12,14 +12,14 @@ For each channel, over the m values that a batch gives it (Ioffe and Szegedy, 20
 Conventions that all functions share:
 
 - ``x`` has rank 2 or more. ``axis`` is its channel axis (as in Keras), and statistics are taken
-  over all the others: a dense input (batch, features) has one pair of statistics a feature, an
-  image batch (batch, height, width, channels) one pair a channel.
+  over all the others: a dense input (batch, features) has one pair of statistics per feature,
+  an image batch (batch, height, width, channels) one pair per channel.
 - ``gamma``, ``beta``, means and variances have shape (channels,).
 - Whatever the dtype of ``x``, the computation runs in float64 and is rounded once, to the dtype
   of ``x`` (float64 for integers). Statistics stay in float64: a variance of float16 data need
   not fit into float16.
 - ``TypeError`` is raised for data that are not real numbers; ``ValueError`` for an empty batch,
-  an axis out of range, parameters that do not have one value a channel, ``epsilon`` ≤ 0 or a
+  an axis out of range, parameters that do not have one value per channel, ``epsilon`` ≤ 0 or a
   negative variance.
 """
 
@@ -31,7 +31,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import Array, as_float, check_epsilon, mean_over
+from ._checks import (
+    Array,
+    as_float,
+    batch_axes,
+    channel_axis,
+    channel_values,
+    check_epsilon,
+    check_not_empty,
+    check_variance,
+    mean_over,
+)
 
 __all__ = [
     "BatchNormCache",
@@ -46,11 +56,22 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class BatchNormCache:
-    """What the forward pass leaves for those who come after it.
+    """What the forward pass keeps for the moving averages and for the backward pass.
 
     The moving averages need ``mean`` and ``variance`` (biased), and a backward pass needs the rest
     too. ``x_hat`` is the normalized batch, of the shape of ``x``; ``mean``, ``variance`` and
     ``gamma`` have shape (channels,). All arrays are float64, and ``axis`` is 0 or more.
+
+    Examples
+    --------
+    >>> from bn_tutorial.batch_norm import batch_norm_forward
+    >>> y, cache = batch_norm_forward([[1.0], [2.0], [6.0]], gamma=[2.0], beta=[5.0])
+    >>> cache.x_hat.round(3)
+    array([[-0.926],
+           [-0.463],
+           [ 1.389]])
+    >>> bool((y == cache.gamma * cache.x_hat + 5.0).all())
+    True
     """
 
     x_hat: Array
@@ -62,7 +83,7 @@ class BatchNormCache:
 
 
 def moments(x: ArrayLike, *, axis: int = -1) -> tuple[Array, Array]:
-    r"""Mean and biased variance of each channel, in two passes.
+    r"""Mean and biased variance per channel, in two passes.
 
     .. math:: \mu = \frac1m \sum_i x_i, \qquad \sigma^2 = \frac1m \sum_i (x_i - \mu)^2
 
@@ -81,14 +102,19 @@ def moments(x: ArrayLike, *, axis: int = -1) -> tuple[Array, Array]:
     -------
     mean, variance
         Float64 arrays of shape (channels,).
+
+    Examples
+    --------
+    >>> from bn_tutorial.batch_norm import moments
+    >>> moments([[1.0, 10.0], [3.0, 10.0], [3.0, 30.0], [9.0, 30.0]])
+    (array([ 4., 20.]), array([  9., 100.]))
     """
     x, _ = as_float(x, "x")
-    axis = _channel_axis(x, axis)
-    others = tuple(i for i in range(x.ndim) if i != axis)
-    if 0 in (x.shape[i] for i in others):
-        raise ValueError(f"an empty batch has no mean: x has shape {x.shape}")
-    mean = mean_over(x, others)
-    variance = np.mean((x - _along(mean, x, axis)) ** 2, axis=others)
+    axis = channel_axis(x, axis)
+    check_not_empty(x, axis)
+    axes = batch_axes(x, axis)
+    mean = mean_over(x, axes)
+    variance = np.mean((x - _align(mean, x, axis)) ** 2, axis=axes)
     return mean, variance
 
 
@@ -116,16 +142,27 @@ def batch_norm_forward(
         Array of the shape and dtype of ``x``.
     cache
         The statistics and the normalized batch, see `BatchNormCache`.
+
+    Examples
+    --------
+    >>> from bn_tutorial.batch_norm import batch_norm_forward
+    >>> y, cache = batch_norm_forward([[1.0], [2.0], [6.0]], gamma=[2.0], beta=[5.0])
+    >>> y.round(3)
+    array([[3.149],
+           [4.074],
+           [7.777]])
+    >>> cache.mean, cache.variance.round(3)
+    (array([3.]), array([4.667]))
     """
     check_epsilon(epsilon)
     x, dtype = as_float(x, "x")
-    axis = _channel_axis(x, axis)
-    gamma = _channel_values(gamma, "gamma", x, axis)
-    beta = _channel_values(beta, "beta", x, axis)
+    axis = channel_axis(x, axis)
+    gamma = channel_values(gamma, "gamma", x, axis)
+    beta = channel_values(beta, "beta", x, axis)
 
     mean, variance = moments(x, axis=axis)
-    x_hat = (x - _along(mean, x, axis)) / _along(np.sqrt(variance + epsilon), x, axis)
-    y = _along(gamma, x, axis) * x_hat + _along(beta, x, axis)
+    x_hat = (x - _align(mean, x, axis)) / _align(np.sqrt(variance + epsilon), x, axis)
+    y = _align(gamma, x, axis) * x_hat + _align(beta, x, axis)
 
     return y.astype(dtype), BatchNormCache(x_hat, mean, variance, gamma, axis, epsilon)
 
@@ -133,7 +170,7 @@ def batch_norm_forward(
 def batch_norm_backward(dy: ArrayLike, cache: BatchNormCache) -> tuple[Array, Array, Array]:
     r"""Carry a gradient back through `batch_norm_forward`, through mean and variance too.
 
-    With :math:`d_i = \partial L / \partial y_i`, in each channel:
+    With :math:`d_i = \partial L / \partial y_i`, per channel:
 
     .. math::
 
@@ -143,7 +180,7 @@ def batch_norm_backward(dy: ArrayLike, cache: BatchNormCache) -> tuple[Array, Ar
            \left(d_i - \frac1m \sum_j d_j - \hat x_i \, \frac1m \sum_j d_j \hat x_j\right)
 
     The chain rule of Ioffe and Szegedy (2015, section 3) with all its steps put into one another.
-    In each channel ``dx`` sums to 0, and its product with ``x_hat`` is
+    Per channel, ``dx`` sums to 0, and its product with ``x_hat`` is
     ``gamma * dgamma * epsilon / (variance + epsilon) ** 1.5``: nearly 0 as well.
 
     Parameters
@@ -168,6 +205,18 @@ def batch_norm_backward(dy: ArrayLike, cache: BatchNormCache) -> tuple[Array, Ar
         If ``dy`` does not hold real numbers.
     ValueError
         If ``dy`` has another shape than the output of the forward pass.
+
+    Examples
+    --------
+    >>> from bn_tutorial.batch_norm import batch_norm_backward, batch_norm_forward
+    >>> _, cache = batch_norm_forward([[1.0], [2.0], [6.0]], gamma=[2.0], beta=[5.0])
+    >>> dx, dgamma, dbeta = batch_norm_backward([[0.5], [-1.0], [0.3]], cache)
+    >>> dx.round(3)
+    array([[ 0.644],
+           [-0.805],
+           [ 0.161]])
+    >>> dgamma.round(3), dbeta.round(3)
+    (array([0.417]), array([-0.2]))
     """
     dy, dtype = as_float(dy, "dy")
     x_hat, axis = cache.x_hat, cache.axis
@@ -176,16 +225,16 @@ def batch_norm_backward(dy: ArrayLike, cache: BatchNormCache) -> tuple[Array, Ar
             f"dy must have the shape of the output of the forward pass, {x_hat.shape}, "
             f"got {dy.shape}"
         )
-    others = tuple(i for i in range(dy.ndim) if i != axis)
-    m = math.prod(dy.shape[i] for i in others)
+    axes = batch_axes(dy, axis)
+    m = math.prod(dy.shape[i] for i in axes)
 
-    dbeta = np.sum(dy, axis=others)
-    dgamma = np.sum(dy * x_hat, axis=others)
+    dbeta = np.sum(dy, axis=axes)
+    dgamma = np.sum(dy * x_hat, axis=axes)
 
     scale = cache.gamma / np.sqrt(cache.variance + cache.epsilon)
-    common = _along(dbeta / m, dy, axis)
-    stretch = _along(dgamma / m, dy, axis) * x_hat
-    dx = _along(scale, dy, axis) * (dy - common - stretch)
+    through_mean = _align(dbeta / m, dy, axis)
+    through_variance = _align(dgamma / m, dy, axis) * x_hat
+    dx = _align(scale, dy, axis) * (dy - through_mean - through_variance)
 
     return dx.astype(dtype), dgamma, dbeta
 
@@ -224,17 +273,24 @@ def batch_norm_inference(
     -------
     y
         Array of the shape and dtype of ``x``.
+
+    Examples
+    --------
+    >>> from bn_tutorial.batch_norm import batch_norm_inference
+    >>> y = batch_norm_inference([[5.0]], [2.0], [1.0], moving_mean=[3.0], moving_variance=[4.0])
+    >>> y.round(3)
+    array([[3.]])
     """
     check_epsilon(epsilon)
     x, dtype = as_float(x, "x")
-    axis = _channel_axis(x, axis)
-    gamma = _channel_values(gamma, "gamma", x, axis)
-    beta = _channel_values(beta, "beta", x, axis)
-    mean = _channel_values(moving_mean, "moving_mean", x, axis)
-    variance = _variance(_channel_values(moving_variance, "moving_variance", x, axis))
+    axis = channel_axis(x, axis)
+    gamma = channel_values(gamma, "gamma", x, axis)
+    beta = channel_values(beta, "beta", x, axis)
+    mean = channel_values(moving_mean, "moving_mean", x, axis)
+    variance = check_variance(channel_values(moving_variance, "moving_variance", x, axis))
 
-    x_hat = (x - _along(mean, x, axis)) / _along(np.sqrt(variance + epsilon), x, axis)
-    y = _along(gamma, x, axis) * x_hat + _along(beta, x, axis)
+    x_hat = (x - _align(mean, x, axis)) / _align(np.sqrt(variance + epsilon), x, axis)
+    y = _align(gamma, x, axis) * x_hat + _align(beta, x, axis)
 
     return y.astype(dtype)
 
@@ -247,7 +303,7 @@ def inference_affine(
     *,
     epsilon: float = 1e-3,
 ) -> tuple[Array, Array]:
-    r"""The one affine map that inference mode is: ``y = scale * x + shift`` in each channel.
+    r"""The one affine map that inference mode is: ``y = scale * x + shift`` per channel.
 
     .. math::
 
@@ -265,6 +321,13 @@ def inference_affine(
     -------
     scale, shift
         Float64 arrays of shape (channels,).
+
+    Examples
+    --------
+    >>> from bn_tutorial.batch_norm import inference_affine
+    >>> scale, shift = inference_affine([2.0], [1.0], moving_mean=[3.0], moving_variance=[4.0])
+    >>> scale.round(3), shift.round(3)
+    (array([1.]), array([-2.]))
     """
     check_epsilon(epsilon)
     values = {
@@ -279,7 +342,7 @@ def inference_affine(
     shapes = {name: value.shape for name, value in values.items()}
     if len(set(shapes.values())) != 1 or values["gamma"].ndim != 1:
         raise ValueError(f"all four parameters must have the same shape (channels,), got {shapes}")
-    scale = values["gamma"] / np.sqrt(_variance(values["moving_variance"]) + epsilon)
+    scale = values["gamma"] / np.sqrt(check_variance(values["moving_variance"]) + epsilon)
     return scale, values["beta"] - scale * values["moving_mean"]
 
 
@@ -317,6 +380,17 @@ def fold_weights(
     -------
     kernel, bias
         Arrays of the shapes and dtypes of those passed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bn_tutorial.batch_norm import batch_norm_inference, fold_weights
+    >>> x, kernel, bias = np.eye(3), np.array([[1.0], [2.0], [4.0]]), np.array([0.5])
+    >>> gamma, beta, mean, variance = [2.0], [1.0], [3.0], [4.0]
+    >>> new_kernel, new_bias = fold_weights(kernel, bias, gamma, beta, mean, variance)
+    >>> y = batch_norm_inference(x @ kernel + bias, gamma, beta, mean, variance)
+    >>> np.allclose(x @ new_kernel + new_bias, y)
+    True
     """
     scale, shift = inference_affine(gamma, beta, moving_mean, moving_variance, epsilon=epsilon)
     kernel, kernel_dtype = as_float(kernel, "kernel")
@@ -329,36 +403,8 @@ def fold_weights(
     return (scale * kernel).astype(kernel_dtype), (scale * bias + shift).astype(bias_dtype)
 
 
-def _channel_axis(x: Array, axis: int) -> int:
-    """Return the channel axis counted from the front."""
-    if x.ndim < 2:
-        raise ValueError(f"x needs a batch axis and a channel axis, got shape {x.shape}")
-    if not -x.ndim <= axis < x.ndim:
-        raise ValueError(
-            f"axis must lie in [{-x.ndim}, {x.ndim - 1}] for x of shape {x.shape}, got {axis}"
-        )
-    return axis % x.ndim
-
-
-def _channel_values(values: ArrayLike, name: str, x: Array, axis: int) -> Array:
-    """Return ``values`` as one float a channel of ``x``."""
-    array, _ = as_float(values, name)
-    if array.shape != (x.shape[axis],):
-        raise ValueError(
-            f"{name} must have shape ({x.shape[axis]},), one value a channel of x "
-            f"(shape {x.shape}, axis {axis}), got {array.shape}"
-        )
-    return array
-
-
-def _variance(variance: Array) -> Array:
-    if (variance < 0).any():
-        raise ValueError(f"a variance cannot be negative, got {variance.min()}")
-    return variance
-
-
-def _along(values: Array, x: Array, axis: int) -> Array:
-    """Shape one value a channel so that it broadcasts against ``x``."""
+def _align(values: Array, x: Array, axis: int) -> Array:
+    """Reshape ``values``, one per channel, so that they broadcast along ``axis`` of ``x``."""
     shape = [1] * x.ndim
     shape[axis] = -1
     return values.reshape(shape)

@@ -67,29 +67,26 @@ def batch_norm_layer(
         For an ``x`` that is not a floating-point tensor, or a ``train_phase`` that is not boolean.
     RuntimeError
         When called in eager mode: moving averages of tensors need a graph.
+
+    Examples
+    --------
+    >>> import tensorflow as tf
+    >>> from bn_tutorial.graph import batch_norm_layer, run
+    >>> with tf.Graph().as_default():
+    ...     x = tf.constant([[1.0], [2.0], [6.0]])
+    ...     [y] = run(batch_norm_layer(x, train_phase=True, scope_bn="bn"))
+    >>> y.round(3)
+    array([[-0.926],
+           [-0.463],
+           [ 1.389]], dtype=float32)
     """
     check_decay(decay)
     check_epsilon(epsilon)
-    x = tf.convert_to_tensor(x)
-    if tf.executing_eagerly():
-        raise RuntimeError(
-            "batch_norm_layer builds a graph: use it in `with tf.Graph().as_default():`"
-        )
-    if x.dtype not in (tf.float16, tf.float32, tf.float64):
-        raise TypeError(f"x must be a float16, float32 or float64 tensor, got {x.dtype.name}")
-    if x.shape.rank is None or x.shape.rank < 2:
-        raise ValueError(f"x must have a known rank of 2 or more, got shape {x.shape}")
-    channels = x.shape[-1]
-    if channels is None:
-        raise ValueError(f"x must have a known last dimension, got shape {x.shape}")
-
-    train_phase = tf.convert_to_tensor(train_phase)
-    if train_phase.dtype != tf.bool:
-        raise TypeError(f"train_phase must be boolean, got {train_phase.dtype.name}")
-
+    x, train_phase = _check_tensors(x, train_phase)
     dtype = x.dtype
     x = tf.cast(x, tf.float32) if dtype == tf.float16 else x
     with tf.compat.v1.variable_scope(scope_bn):
+        channels = x.shape[-1]
         beta = tf.compat.v1.Variable(tf.zeros([channels], x.dtype), name="beta")
         gamma = tf.compat.v1.Variable(tf.ones([channels], x.dtype), name="gamma")
 
@@ -116,10 +113,31 @@ def batch_norm_layer(
     return tf.cast(y, dtype)
 
 
+def _check_tensors(x: tf.Tensor, train_phase: tf.Tensor | bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the arguments of `batch_norm_layer` as tensors that it can build a graph of."""
+    x = tf.convert_to_tensor(x)
+    if tf.executing_eagerly():
+        raise RuntimeError(
+            "batch_norm_layer builds a graph: use it in `with tf.Graph().as_default():`"
+        )
+    if x.dtype not in (tf.float16, tf.float32, tf.float64):
+        raise TypeError(f"x must be a float16, float32 or float64 tensor, got {x.dtype.name}")
+    if x.shape.rank is None or x.shape.rank < 2:
+        raise ValueError(f"x must have a known rank of 2 or more, got shape {x.shape}")
+    if x.shape[-1] is None:
+        raise ValueError(f"x must have a known last dimension, got shape {x.shape}")
+
+    train_phase = tf.convert_to_tensor(train_phase)
+    if train_phase.dtype != tf.bool:
+        raise TypeError(f"train_phase must be boolean, got {train_phase.dtype.name}")
+    return x, train_phase
+
+
 def run(fetch: Any, times: int = 1, feed_dict: Mapping[tf.Tensor, Any] | None = None) -> list[Any]:
     """Initialize all variables of the default graph, then run ``fetch`` ``times`` times.
 
-    A new session each call: state lasts from one run to the next, not from one call to the next.
+    Each call has a new session: state lasts from one run to the next, not from one call to the
+    next.
 
     Parameters
     ----------
@@ -134,6 +152,16 @@ def run(fetch: Any, times: int = 1, feed_dict: Mapping[tf.Tensor, Any] | None = 
     -------
     list
         What each run returned, in order.
+
+    Examples
+    --------
+    >>> import tensorflow as tf
+    >>> from bn_tutorial.graph import run
+    >>> with tf.Graph().as_default():
+    ...     count = tf.compat.v1.Variable(0)
+    ...     values = run(tf.compat.v1.assign_add(count, 1), times=3)
+    >>> [int(value) for value in values]
+    [1, 2, 3]
     """
     with tf.compat.v1.Session() as session:
         session.run(tf.compat.v1.global_variables_initializer())
@@ -141,7 +169,15 @@ def run(fetch: Any, times: int = 1, feed_dict: Mapping[tf.Tensor, Any] | None = 
 
 
 class Edge(NamedTuple):
-    """One edge of a graph: ``target`` waits for ``source`` and, unless ``control``, reads it."""
+    """One edge of a graph: ``target`` waits for ``source`` and, unless ``control``, reads it.
+
+    Examples
+    --------
+    >>> from bn_tutorial.graph import Edge
+    >>> source, target, control = Edge("x", "y", control=False)
+    >>> target
+    'y'
+    """
 
     #: Name of the operation that runs first.
     source: str
@@ -152,7 +188,17 @@ class Edge(NamedTuple):
 
 
 def edges(graph: tf.Graph) -> list[Edge]:
-    """All edges of ``graph`` between named operations, in order of creation of their targets."""
+    """All edges of ``graph`` between named operations, in order of creation of their targets.
+
+    Examples
+    --------
+    >>> import tensorflow as tf
+    >>> from bn_tutorial.graph import edges
+    >>> with tf.Graph().as_default() as graph:
+    ...     y = tf.negative(tf.constant(1.0, name="x"), name="y")
+    >>> edges(graph)
+    [Edge(source='x', target='y', control=False)]
+    """
     return [
         Edge(source, operation.name, control)
         for operation in graph.get_operations()

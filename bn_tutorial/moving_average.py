@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import Array, check_decay
+from ._checks import Array, check_decay, check_real
 
 __all__ = ["ExponentialMovingAverage", "half_life", "weights", "window"]
 
@@ -53,6 +53,17 @@ class ExponentialMovingAverage:
     ValueError
         For a decay outside [0, 1], a negative ``num_updates``, or a decay of 1 with
         ``zero_debias``, which would divide 0 by 0.
+
+    Examples
+    --------
+    >>> from bn_tutorial.moving_average import ExponentialMovingAverage
+    >>> ema = ExponentialMovingAverage(decay=0.9)
+    >>> ema.initialize({"w": 1.0})
+    >>> for value in [2.0, 3.0, 4.0]:
+    ...     print(ema.apply({"w": value})["w"].round(3))
+    1.1
+    1.29
+    1.561
     """
 
     def __init__(
@@ -72,7 +83,17 @@ class ExponentialMovingAverage:
 
     @property
     def num_updates(self) -> int | None:
-        """The count of updates that the decay in use depends on, or None."""
+        """The count of updates that the decay in use depends on, or None.
+
+        Examples
+        --------
+        At count 0 the decay in use is a tenth, and the average moves nine tenths of the way:
+
+        >>> from bn_tutorial.moving_average import ExponentialMovingAverage
+        >>> ema = ExponentialMovingAverage(decay=0.99, num_updates=0)
+        >>> print(ema.apply({"x": 10.0})["x"].round(3))
+        9.0
+        """
         return self._num_updates
 
     @num_updates.setter
@@ -90,6 +111,14 @@ class ExponentialMovingAverage:
             For a name whose average has started already.
         TypeError
             For values that are not real numbers.
+
+        Examples
+        --------
+        >>> from bn_tutorial.moving_average import ExponentialMovingAverage
+        >>> ema = ExponentialMovingAverage(decay=0.5)
+        >>> ema.initialize({"w": 6.0})
+        >>> print(ema.average("w"))
+        6.0
         """
         for name in values:
             if name in self._averages:
@@ -106,6 +135,15 @@ class ExponentialMovingAverage:
             For a value whose shape differs from its average's; no average is then updated.
         TypeError
             For values that are not real numbers, or whose dtype differs from their average's.
+
+        Examples
+        --------
+        An average that was not initialized starts from 0:
+
+        >>> from bn_tutorial.moving_average import ExponentialMovingAverage
+        >>> ema = ExponentialMovingAverage(decay=0.5)
+        >>> [float(ema.apply({"x": 8.0})["x"]) for _ in range(3)]
+        [4.0, 6.0, 7.0]
         """
         arrays = {name: _as_average(value, name) for name, value in values.items()}
         for name, array in arrays.items():
@@ -144,6 +182,15 @@ class ExponentialMovingAverage:
         ------
         KeyError
             For a name that was neither initialized nor applied.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from bn_tutorial.moving_average import ExponentialMovingAverage
+        >>> ema = ExponentialMovingAverage(decay=0.5)
+        >>> _ = ema.apply({"x": np.array([8.0, 2.0])})
+        >>> ema.average("x")
+        array([4., 1.])
         """
         if name not in self._averages:
             raise KeyError(f"no average of {name!r}; there are {sorted(self._averages)}")
@@ -164,6 +211,12 @@ def weights(decay: float, steps: int) -> Array:
 
     The rest, :math:`d^{\text{steps}}`, belongs to what came before. ``decay`` must lie in [0, 1]
     and ``steps`` must not be negative (``ValueError``).
+
+    Examples
+    --------
+    >>> from bn_tutorial.moving_average import weights
+    >>> weights(0.5, steps=3)
+    array([0.5  , 0.25 , 0.125])
     """
     check_decay(decay)
     if steps < 0:
@@ -178,6 +231,12 @@ def window(decay: float) -> float:
 
     The mean age of a weight, :math:`\sum_k k\,w_k = d / (1 - d)`, equals that of a plain mean
     over n values, :math:`(n - 1) / 2`. ``decay`` must lie in [0, 1) (``ValueError``).
+
+    Examples
+    --------
+    >>> from bn_tutorial.moving_average import window
+    >>> round(window(0.9), 6), round(window(0.99), 6)
+    (19.0, 199.0)
     """
     if check_decay(decay) == 1:
         raise ValueError("an average with decay 1 never forgets its start: no window describes it")
@@ -190,6 +249,12 @@ def half_life(decay: float) -> float:
     .. math:: d^{h} = \tfrac12 \quad\Rightarrow\quad h = \frac{\ln \frac12}{\ln d}
 
     ``decay`` must lie in (0, 1) (``ValueError``).
+
+    Examples
+    --------
+    >>> from bn_tutorial.moving_average import half_life
+    >>> round(half_life(0.9), 2), round(half_life(0.99), 2)
+    (6.58, 68.97)
     """
     if not 0 < check_decay(decay) < 1:
         raise ValueError(f"a half-life needs a decay strictly between 0 and 1, got {decay!r}")
@@ -199,11 +264,10 @@ def half_life(decay: float) -> float:
 def _as_average(value: ArrayLike, name: str) -> Array:
     """Return ``value`` in the dtype that TensorFlow would average it in."""
     array = np.asarray(value)
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name!r} must hold integers or floats, got dtype {array.dtype}")
-    keeps = isinstance(value, np.ndarray | np.generic) and array.dtype in (
+    check_real(array.dtype, repr(name))
+    keeps_dtype = isinstance(value, np.ndarray | np.generic) and array.dtype in (
         np.float16,
         np.float32,
         np.float64,
     )
-    return array if keeps else array.astype(np.float32)
+    return array if keeps_dtype else array.astype(np.float32)

@@ -1,14 +1,14 @@
 """Feature scaling: four transforms that are mixed up, one function each.
 
-All four are affine, ``(x - shift) / scale``, and differ only in what they call shift and
-scale. They share these conventions:
+All four are affine, ``(x - shift) / divisor``, and differ only in shift and divisor. They share
+these conventions:
 
 - ``axis`` is the axis over which a statistic is taken: 0 treats each column as a feature,
   ``None`` treats the whole array as one.
 - ``reference`` is the data that the statistics come from, by default ``x`` itself. Pass the
   training split to transform the test split without looking at it.
-- A constant feature has no spread to divide by. It is shifted and not scaled, so it becomes
-  the same constant everywhere (0 after centring) instead of NaN.
+- A constant feature has a range and a deviation of 0, by which nothing can be divided. It is
+  shifted and not divided, so it stays constant (0 after centring) and does not become NaN.
 - Integers become float64; floats keep their dtype and are computed in float64 at least.
 - ``TypeError`` is raised for data that are not real numbers; ``ValueError`` for an empty
   reference, NaN or infinity (one would spread to every example), an axis out of range, a
@@ -56,16 +56,27 @@ def min_max_scale(
     Array
         Of the shape of ``x``. Values of ``x`` outside the reference's range land outside
         ``feature_range``; a constant feature lands on ``a``.
+
+    Examples
+    --------
+    >>> from bn_tutorial.scaling import min_max_scale
+    >>> train = [[1.0], [2.0], [6.0]]
+    >>> min_max_scale(train)
+    array([[0. ],
+           [0.2],
+           [1. ]])
+    >>> min_max_scale([[11.0]], reference=train)
+    array([[2.]])
     """
     low, high = feature_range
     if not -np.inf < low < high < np.inf:
         raise ValueError(f"feature_range must be finite and increasing, got {feature_range!r}")
-    x, reference, dtype = _prepare(x, reference, axis)
+    x, reference, dtype = _check_data(x, reference, axis)
     minimum = reference.min(axis=axis, keepdims=True)
     maximum = reference.max(axis=axis, keepdims=True)
-    unit = (x - minimum) / _spread(maximum - minimum)
+    unit = (x - minimum) / _divisor(maximum - minimum)
     # A weighted mean of the ends, and not low + (high - low) * unit, hits both ends exactly.
-    return _finish((1 - unit) * low + unit * high, x, dtype)
+    return _cast_result((1 - unit) * low + unit * high, x, dtype)
 
 
 @_overflow_raises
@@ -85,10 +96,18 @@ def max_abs_scale(
         Array of real numbers, any shape.
     axis, reference
         See the module.
+
+    Examples
+    --------
+    >>> from bn_tutorial.scaling import max_abs_scale
+    >>> max_abs_scale([[-4.0], [0.0], [2.0]])
+    array([[-1. ],
+           [ 0. ],
+           [ 0.5]])
     """
-    x, reference, dtype = _prepare(x, reference, axis)
-    spread = np.abs(reference).max(axis=axis, keepdims=True)
-    return _finish(x / _spread(spread), x, dtype)
+    x, reference, dtype = _check_data(x, reference, axis)
+    largest = np.abs(reference).max(axis=axis, keepdims=True)
+    return _cast_result(x / _divisor(largest), x, dtype)
 
 
 @_overflow_raises
@@ -108,10 +127,19 @@ def mean_normalize(
         Array of real numbers, any shape.
     axis, reference
         See the module.
+
+    Examples
+    --------
+    >>> from bn_tutorial.scaling import mean_normalize
+    >>> mean_normalize([[1.0], [2.0], [6.0]])
+    array([[-0.4],
+           [-0.2],
+           [ 0.6]])
     """
-    x, reference, dtype = _prepare(x, reference, axis)
-    spread = reference.max(axis=axis, keepdims=True) - reference.min(axis=axis, keepdims=True)
-    return _finish((x - mean_over(reference, axis, keepdims=True)) / _spread(spread), x, dtype)
+    x, reference, dtype = _check_data(x, reference, axis)
+    mean = mean_over(reference, axis, keepdims=True)
+    data_range = reference.max(axis=axis, keepdims=True) - reference.min(axis=axis, keepdims=True)
+    return _cast_result((x - mean) / _divisor(data_range), x, dtype)
 
 
 @_overflow_raises
@@ -129,14 +157,22 @@ def standardize(x: ArrayLike, *, axis: int | None = 0, reference: ArrayLike | No
         Array of real numbers, any shape.
     axis, reference
         See the module.
+
+    Examples
+    --------
+    >>> from bn_tutorial.scaling import standardize
+    >>> standardize([[1.0], [2.0], [6.0]]).round(3)
+    array([[-0.926],
+           [-0.463],
+           [ 1.389]])
     """
-    x, reference, dtype = _prepare(x, reference, axis)
+    x, reference, dtype = _check_data(x, reference, axis)
     mean = mean_over(reference, axis, keepdims=True)
     deviation = np.sqrt(np.mean((reference - mean) ** 2, axis=axis, keepdims=True))
-    return _finish((x - mean) / _spread(deviation), x, dtype)
+    return _cast_result((x - mean) / _divisor(deviation), x, dtype)
 
 
-def _prepare(
+def _check_data(
     x: ArrayLike, reference: ArrayLike | None, axis: int | None
 ) -> tuple[Array, Array, np.dtype[Any]]:
     """Return ``x`` and the reference, both checked, and the dtype of the result."""
@@ -162,14 +198,14 @@ def _prepare(
     return x, reference, dtype
 
 
-def _spread(spread: Array) -> Array:
-    """Return ``spread`` to divide by: 1 where there is none."""
-    if not np.isfinite(spread).all():
+def _divisor(statistic: Array) -> Array:
+    """Return ``statistic``, and 1 where it is 0, to divide by."""
+    if not np.isfinite(statistic).all():
         raise ValueError("the range of the data overflows its dtype: divide the data first")
-    return np.where(spread == 0, 1, spread)
+    return np.where(statistic == 0, 1, statistic)
 
 
-def _finish(result: Array, x: Array, dtype: np.dtype[Any]) -> Array:
+def _cast_result(result: Array, x: Array, dtype: np.dtype[Any]) -> Array:
     """Return ``result`` in ``dtype`` and in the shape of ``x``: a reference may have more axes."""
     result = result.reshape(x.shape).astype(dtype)
     if not np.isfinite(result).all():

@@ -1,4 +1,5 @@
-"""What the book's notebooks share; nothing else of the package imports it.
+"""What the book's notebooks share: data, figures and their look, and a quiet start.
 
-Its modules need the extra ``figures``, but for ``notebook``.
+Nothing else of the package imports it. All of its modules but `bn_tutorial.book.notebook` need
+what the package's extra ``figures`` installs.
 """

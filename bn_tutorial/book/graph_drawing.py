@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from graphlib import TopologicalSorter
 from typing import Any, cast
 
@@ -19,6 +19,8 @@ __all__ = ["draw_graph"]
 # to be between it and the box of an operation that it does not belong to.
 _BENDS = [0, -0.15, 0.15, -0.25, 0.25, -0.35, 0.35, -0.5, 0.5]
 _CLEARANCE = 8
+
+_Edge = tuple[str, str, bool]  # source, target, whether it is a control edge
 
 
 def draw_graph(
@@ -37,8 +39,7 @@ def draw_graph(
     Parameters
     ----------
     edges
-        (source, target, control) for each edge, as `bn_tutorial.graph.edges` gives them. A cycle,
-        such as a loop of TensorFlow 1, raises ``graphlib.CycleError``.
+        (source, target, control) for each edge, as `bn_tutorial.graph.edges` gives them.
     runs
         Names of the operations to fetch. What a session must run for them is drawn boldly,
         the rest pale. By default everything is bold.
@@ -47,75 +48,65 @@ def draw_graph(
         order from top to bottom.
     ax
         Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        ``ax``, or the new figure's.
+
+    Raises
+    ------
+    ValueError
+        For operations in ``runs`` that neither ``edges`` nor ``labels`` has; if there is none to
+        draw; and, as ``graphlib.CycleError``, for a cycle such as a loop of TensorFlow 1.
+
+    Examples
+    --------
+    >>> edges = [("x", "add", False), ("one", "add", False)]
+    >>> ax = draw_graph(edges, labels={"x": "x", "add": "x + 1"})
+    >>> [text.get_text() for text in ax.texts if text.get_text()]
+    ['x', 'x + 1']
     """
     edges = list(edges)
-    bold = set(runs or ())
-    # Also through operations that are not drawn.
-    while new := {source for source, target, _ in edges if target in bold} - bold:
-        bold |= new
-
-    edges = [edge for edge in edges if labels is None or (edge[0] in labels and edge[1] in labels)]
-    sources: dict[str, set[str]] = {name: set() for name in labels or ()}
-    for source, target, _ in edges:
-        sources.setdefault(source, set())
-        sources.setdefault(target, set()).add(source)
-    columns = _columns(sources)
-    if runs is None:
-        bold = set(sources)
+    drawn = [edge for edge in edges if labels is None or {*edge[:2]} <= labels.keys()]
+    places = _places(drawn, labels or ())
+    _check(edges, places, runs or ())
+    bold = _needed(edges, places if runs is None else runs)
 
     if ax is None:
         _, ax = plt.subplots()
-    place = {
+    boxes = _draw_boxes(ax, places, labels or {}, bold)
+    _draw_arrows(ax, drawn, places, boxes, bold)
+    return ax
+
+
+def _check(edges: Sequence[_Edge], places: Collection[str], runs: Collection[str]) -> None:
+    if not places:
+        raise ValueError("there is no operation to draw: edges or labels are empty")
+    known = {name for edge in edges for name in edge[:2]} | set(places)
+    if unknown := set(runs) - known:
+        raise ValueError(f"runs must name operations of the graph, got {sorted(unknown)}")
+
+
+def _needed(edges: Sequence[_Edge], fetched: Iterable[str]) -> set[str]:
+    """The operations that a session runs to fetch these, also those that are not drawn."""
+    needed = set(fetched)
+    while more := {source for source, target, _ in edges if target in needed} - needed:
+        needed |= more
+    return needed
+
+
+def _places(edges: Iterable[_Edge], names: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Where each operation stands: in which column, and how high, with 0 in the middle."""
+    sources: dict[str, set[str]] = {name: set() for name in names}
+    for source, target, _ in edges:
+        sources.setdefault(source, set())
+        sources.setdefault(target, set()).add(source)
+    return {
         name: (x, (len(column) - 1) / 2 - row)
-        for x, column in enumerate(columns)
+        for x, column in enumerate(_columns(sources))
         for row, name in enumerate(column)
     }
-    boxes = {
-        name: ax.text(
-            *place[name],
-            (labels or {}).get(name, name),
-            ha="center",
-            va="center",
-            color="black" if name in bold else GREY,
-            bbox={
-                "boxstyle": "round,pad=0.4",
-                "facecolor": "white",
-                "edgecolor": "black" if name in bold else GREY,
-                "linestyle": "solid" if name in bold else "dotted",
-            },
-        )
-        for name in place
-    }
-    rows = max(map(len, columns), default=1)
-    ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-rows / 2, rows / 2))
-    ax.set_axis_off()
-
-    # Only now are the sizes of the boxes known, which the arrows go around and end at.
-    ax.figure.canvas.draw()
-    patches = {name: cast("FancyBboxPatch", box.get_bbox_patch()) for name, box in boxes.items()}
-    for source, target, control in edges:
-        obstacles = [
-            patch.get_window_extent().padded(_CLEARANCE)
-            for name, patch in patches.items()
-            if name not in (source, target)
-        ]
-        start, end = ax.transData.transform([place[source], place[target]])
-        ax.annotate(
-            "",
-            place[target],
-            place[source],
-            arrowprops={
-                "arrowstyle": "-|>",
-                "connectionstyle": _arc(start, end, obstacles),
-                "color": GREY if target not in bold else ORANGE if control else BLUE,
-                "linestyle": "dashed" if control else "solid",
-                "linewidth": 2,
-                "mutation_scale": 16,
-                "patchA": patches[source],
-                "patchB": patches[target],
-            },
-        )
-    return ax
 
 
 def _columns(sources: Mapping[str, set[str]]) -> list[list[str]]:
@@ -129,6 +120,57 @@ def _columns(sources: Mapping[str, set[str]]) -> list[list[str]]:
         columns.append(sorted(ready, key=order.index))
         sorter.done(*ready)
     return columns
+
+
+def _draw_boxes(
+    ax: Axes,
+    places: Mapping[str, tuple[float, float]],
+    labels: Mapping[str, str],
+    bold: Collection[str],
+) -> dict[str, FancyBboxPatch]:
+    boxes = {}
+    for name, place in places.items():
+        color, style = ("black", "solid") if name in bold else (GREY, "dotted")
+        box = {"boxstyle": "round,pad=0.4", "facecolor": "white"}
+        border = {"edgecolor": color, "linestyle": style}
+        label = labels.get(name, name)
+        text = ax.text(*place, label, ha="center", va="center", color=color, bbox=box | border)
+        boxes[name] = cast("FancyBboxPatch", text.get_bbox_patch())
+
+    right, top = (max(coordinates) + 0.5 for coordinates in zip(*places.values(), strict=True))
+    ax.set(xlim=(-0.5, right), ylim=(-top, top))
+    ax.set_axis_off()
+    return boxes
+
+
+def _draw_arrows(
+    ax: Axes,
+    edges: Iterable[_Edge],
+    places: Mapping[str, tuple[float, float]],
+    boxes: Mapping[str, FancyBboxPatch],
+    bold: Collection[str],
+) -> None:
+    # Only a drawn box has the size that arrows go around and end at.
+    ax.figure.canvas.draw()
+    extents = {name: box.get_window_extent().padded(_CLEARANCE) for name, box in boxes.items()}
+    for source, target, control in edges:
+        obstacles = [box for name, box in extents.items() if name not in (source, target)]
+        start, end = ax.transData.transform([places[source], places[target]])
+        ax.annotate(
+            "",
+            places[target],
+            places[source],
+            arrowprops={
+                "arrowstyle": "-|>",
+                "connectionstyle": _arc(start, end, obstacles),
+                "color": GREY if target not in bold else ORANGE if control else BLUE,
+                "linestyle": "dashed" if control else "solid",
+                "linewidth": 2,
+                "mutation_scale": 16,
+                "patchA": boxes[source],
+                "patchB": boxes[target],
+            },
+        )
 
 
 def _arc(start: Any, end: Any, obstacles: Sequence[Bbox]) -> ConnectionStyle.Arc3:

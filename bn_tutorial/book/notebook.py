@@ -17,6 +17,14 @@ def quiet_tensorflow() -> None:
 
     The oneDNN kernels are switched off (unless ``TF_ENABLE_ONEDNN_OPTS`` says otherwise), because
     the order in which they add, and so the last digits, depends on the processor.
+
+    Examples
+    --------
+    >>> quiet_tensorflow()
+    >>> import logging
+    >>> import tensorflow as tf  # without a word
+    >>> tf.get_logger().level == logging.ERROR
+    True
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

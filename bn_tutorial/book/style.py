@@ -30,19 +30,24 @@ GREY = "#767676"
 
 
 def use_book_style() -> None:
-    """Make this notebook's figures look like the book's and come out the same every time.
+    """Give all figures the book's look, and those of a notebook the same SVG in every run.
 
-    Figures become SVG with fixed ids, text kept as text, coordinates that the last digits of a
-    computation do not change, and neither date nor version, so that a test can compare them
-    character by character.
+    A notebook's figures become SVG with fixed ids, text kept as text, coordinates that the last
+    digits of a computation do not change, and neither date nor version, so that a test can compare
+    them character by character. Outside of IPython, only Matplotlib's settings change.
+
+    Examples
+    --------
+    >>> with plt.rc_context():  # whose end brings the former look back
+    ...     use_book_style()
+    ...     plt.rcParams["figure.figsize"]
+    [7.0, 3.2]
     """
-    # Only a notebook has these: the rest of this module works without IPython.
+    # Only a notebook needs IPython: the rest of this module works without it.
     from IPython.core.getipython import get_ipython
-    from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-    set_matplotlib_formats("svg")  # type: ignore[no-untyped-call]
-    shell: Any = get_ipython()
-    shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, _portable_svg)
+    if shell := get_ipython():
+        _show_portable_svg(shell)
     plt.rcParams.update(
         {
             "svg.hashsalt": "bn_tutorial",
@@ -61,6 +66,13 @@ def use_book_style() -> None:
     )
 
 
+def _show_portable_svg(shell: Any) -> None:
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    set_matplotlib_formats("svg")  # type: ignore[no-untyped-call]
+    shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, _portable_svg)
+
+
 def _portable_svg(figure: Figure) -> str:
     """The figure as SVG, without the date and without Matplotlib's version."""
     from IPython.core.pylabtools import print_figure
@@ -70,7 +82,15 @@ def _portable_svg(figure: Figure) -> str:
 
 
 def round_coordinates(svg: str) -> str:
-    """The same SVG with two decimals of a point, on which all processors agree."""
+    """The same SVG with two decimals of a point, on which all processors agree.
+
+    Numbers in its text stay as they are.
+
+    Examples
+    --------
+    >>> round_coordinates('<text x="7.12345">0.12345</text>')
+    '<text x="7.12">0.12345</text>'
+    """
     # Numbers inside of tags are coordinates; those between tags are labels and stay.
     return re.sub(
         r"<[^>]*>",

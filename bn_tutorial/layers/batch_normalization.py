@@ -78,10 +78,11 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     With oneDNN off (``TF_ENABLE_ONEDNN_OPTS=0``, or a processor for which TensorFlow leaves it off)
     the fused kernel gains little on a CPU.
 
-    Slower than that of Keras is what has to be right far from zero, or clean of NaN, in one more
-    pass: the forward pass in training with a mask when the channels are not last, and channels
-    first under XLA, each by about a quarter; and small inputs in eager training without a tape.
-    Where oneDNN is off, training on dense inputs takes up to a twentieth longer.
+    **Slower than in Keras** are four cases. The forward pass in training takes about a quarter
+    longer with a mask where the channels are not last, and with channels first under XLA: each
+    takes one more pass over the data, which cleans it of NaN or brings it near zero. Small inputs
+    take longer in eager training without a tape, and dense inputs in training by up to a twentieth
+    where oneDNN is off.
 
     **The stored variance** is the biased one, Σ(x − μ)²/n, whichever kernel ran, as in
     Keras 3. The fused kernel itself returns n/(n − 1) times that (what PyTorch stores).
@@ -115,6 +116,18 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     ------
     ValueError
         When called with a mask that does not have one dimension less than the inputs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bn_tutorial.layers import BatchNormalization
+    >>> layer = BatchNormalization(momentum=0.5)
+    >>> layer(np.float32([[1], [2], [6]]), training=True).numpy().round(2)
+    array([[-0.93],
+           [-0.46],
+           [ 1.39]], dtype=float32)
+    >>> layer.moving_mean.numpy()
+    array([1.5], dtype=float32)
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:

@@ -1,8 +1,13 @@
 """Figures with sliders, which compute in the page and in JupyterLab, without a server.
 
-One module a figure, each with a function `chart` that describes it in Vega-Lite; `show` puts it
-into a notebook. The arithmetic is written out once more, in Vega's expressions: the tests hold it
-to the package.
+Each figure is a module with a function ``chart``, which describes it in Vega-Lite; ``show`` puts
+it into a notebook::
+
+    from bn_tutorial.book.interactive import both_modes, show
+
+    show(both_modes.chart())
+
+The arithmetic is written out once more, in Vega's expressions: the tests hold it to the package.
 """
 
 from . import averaged_signal, both_modes, sigmoid_unit

@@ -14,6 +14,17 @@ __all__ = ["chart"]
 LEVEL = np.repeat([1.0, 3.0], 50)
 SIGNAL = np.round(LEVEL + np.random.default_rng(3).normal(scale=0.7, size=100), 2)
 
+_UPDATE = alt.X(
+    "t:Q",
+    scale=alt.Scale(domain=[0, len(SIGNAL)], nice=False),
+    axis=alt.Axis(title="update", tickCount=10),
+)
+_VALUE = alt.Y(
+    "value:Q",
+    scale=alt.Scale(domain=[-2, 5], nice=False),
+    axis=alt.Axis(title="value, average", tickCount=7),
+)
+
 
 def chart() -> alt.LayerChart:
     """A moving average of a noisy signal that jumps from 1 to 3 after 50 of its 100 values.
@@ -22,6 +33,11 @@ def chart() -> alt.LayerChart:
     starts from) and the box ``debias``: start from 0 and divide by 1 - decay^t. Numbers: the
     average, the weight that the start still has, window and half-life. A dot is filled as far as
     the average still remembers it.
+
+    Examples
+    --------
+    >>> [param.name for param in chart().params]
+    ['decay', 'steps', 'start', 'debias', 'signal']
     """
     controls = [
         slider("decay", "decay", 0, 0.99, 0.01, 0.9),
@@ -30,17 +46,28 @@ def chart() -> alt.LayerChart:
         alt.param(name="debias", value=False, bind=alt.binding_checkbox(name="debias")),
     ]
     signal = alt.param(name="signal", value=SIGNAL.tolist())
-    x = alt.X(
-        "t:Q",
-        scale=alt.Scale(domain=[0, len(SIGNAL)], nice=False),
-        axis=alt.Axis(title="update", tickCount=10),
+    averages = _averages()
+    last = averages.transform_filter("datum.t == steps")
+    layers = [_level(), _values(), _line(averages), _diamond(last), *_numbers(last)]
+    return finish(
+        alt.layer(*layers, width=580).add_params(*controls, signal),
+        "a moving average of a noisy signal that jumps",
     )
-    y = alt.Y(
-        "value:Q",
-        scale=alt.Scale(domain=[-2, 5], nice=False),
-        axis=alt.Axis(title="value, average", tickCount=7),
+
+
+def _level() -> alt.Chart:
+    """What the signal is without its noise."""
+    corners = [(0, 1), (50.5, 1), (50.5, 3), (100, 3)]
+    return (
+        alt.Chart({"values": [{"t": t, "value": value} for t, value in corners]})
+        .mark_line(color=GREY, strokeDash=[5, 4], strokeWidth=1.5, aria=False)
+        .encode(_UPDATE, _VALUE, order="t:Q")
     )
-    values = (
+
+
+def _values() -> alt.Chart:
+    """The signal, each value as opaque as the average remembers it."""
+    return (
         alt.Chart(alt.sequence(1, len(SIGNAL) + 1, as_="t"), height=230)
         .transform_calculate(
             value="signal[datum.t - 1]",
@@ -56,17 +83,14 @@ def chart() -> alt.LayerChart:
             opacity=1,
             aria=False,
         )
-        .encode(x, y, fillOpacity=alt.FillOpacity("memory:Q", scale=None))
+        .encode(_UPDATE, _VALUE, fillOpacity=alt.FillOpacity("memory:Q", scale=None))
     )
-    level = (
-        alt.Chart(
-            {"values": [{"t": t, "value": v} for t, v in ((0, 1), (50.5, 1), (50.5, 3), (100, 3))]}
-        )
-        .mark_line(color=GREY, strokeDash=[5, 4], strokeWidth=1.5, aria=False)
-        .encode(x, y, order="t:Q")
-    )
+
+
+def _averages() -> alt.Chart:
+    """The average after each update so far, in fields ``t`` and ``value``."""
     # The weighted sum that the recursion comes to, so that each average is exact by itself.
-    averages = (
+    return (
         alt.Chart(alt.sequence(0, len(SIGNAL) + 1, as_="t"))
         .transform_filter("datum.t <= steps && !(debias && datum.t == 0)")
         .transform_calculate(k="sequence(datum.t + 1)")
@@ -78,29 +102,30 @@ def chart() -> alt.LayerChart:
         .transform_aggregate(value="sum(term)", groupby=["t"])
         .transform_calculate(value="debias ? datum.value / (1 - pow(decay, datum.t)) : datum.value")
     )
-    line = averages.mark_line(color=ORANGE, strokeWidth=2.5, clip=True, aria=False).encode(
-        x, y, order="t:Q"
+
+
+def _line(averages: alt.Chart) -> alt.Chart:
+    return averages.mark_line(color=ORANGE, strokeWidth=2.5, clip=True, aria=False).encode(
+        _UPDATE, _VALUE, order="t:Q"
     )
-    now = averages.transform_filter("datum.t == steps")
-    point = now.mark_point(
+
+
+def _diamond(average: alt.Chart) -> alt.Chart:
+    return average.mark_point(
         color=ORANGE, shape="diamond", filled=True, size=140, opacity=1, aria=False
-    ).encode(x, y)
-    number = now.transform_calculate(
+    ).encode(_UPDATE, _VALUE)
+
+
+def _numbers(average: alt.Chart) -> list[alt.Chart]:
+    number = average.transform_calculate(
         text="'average after ' + steps + ' updates: ' + format(datum.value, '.4f')"
     )
-    labels = [
+    weight = "'weight of the start: ' + format(debias ? 0 : pow(decay, steps), '.4f')"
+    window = "'window ' + format((1 + decay) / (1 - decay), '.1f')"
+    half_life = "'half-life ' + format(log(0.5) / log(decay), '.1f')"
+    return [
         text(number, "average", "text", -24, weight="bold", color=ORANGE),
-        label(
-            "start_weight",
-            "'weight of the start: ' + format(debias ? 0 : pow(decay, steps), '.4f')",
-            -8,
-        ),
-        label("window", "'window ' + format((1 + decay) / (1 - decay), '.1f')", -24, align="right"),
-        label(
-            "half_life", "'half-life ' + format(log(0.5) / log(decay), '.1f')", -8, align="right"
-        ),
+        label("start_weight", weight, -8),
+        label("window", window, -24, align="right"),
+        label("half_life", half_life, -8, align="right"),
     ]
-    chart = alt.layer(level, values, line, point, *labels, width=580)
-    return finish(
-        chart.add_params(*controls, signal), "a moving average of a noisy signal that jumps"
-    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import altair as alt
 
 from ..style import BLUE, GREEN, GREY, ORANGE
-from .toolkit import INK, finish, label, slider
+from .toolkit import finish, label, slider
 
 __all__ = ["chart"]
 
@@ -14,6 +16,13 @@ BATCH = (3.0, -0.5, 1.5, 5.5, 6.0, 8.5)
 MOVING_MEAN, MOVING_VARIANCE = 4.0, 9.0
 EPSILON = 1e-3
 
+_DOMAIN = [-6, 16]
+_INPUT = alt.X(
+    "x:Q",
+    scale=alt.Scale(domain=_DOMAIN, nice=False),
+    axis=alt.Axis(title="input x", values=[-5, 0, 5, 10, 15]),
+)
+
 
 def chart() -> alt.ConcatChart:
     """A batch of six examples of one feature, in training mode and in inference mode.
@@ -21,92 +30,131 @@ def chart() -> alt.ConcatChart:
     Sliders: ``x1``, the example under study, its batch-mates ``x2`` to ``x6``, ``gamma`` and
     ``beta``. Each panel draws the output against the input: open for x̂, filled for y. Numbers: μ
     and σ² that the mode uses, x̂ and y of our example.
+
+    Examples
+    --------
+    >>> [panel.name for panel in chart().concat]
+    ['training', 'inference']
     """
+    names = [f"x{i}" for i in range(1, 7)]
     sliders = [
-        slider(f"x{i}", f"x{'₁₂₃₄₅₆'[i - 1]}", -5, 15, 0.5, value)
-        for i, value in enumerate(BATCH, start=1)
+        slider(name, f"x{subscript}", -5, 15, 0.5, value)
+        for name, subscript, value in zip(names, "₁₂₃₄₅₆", BATCH, strict=True)
     ]
     sliders += [slider("gamma", "γ", 0, 2, 0.1, 1), slider("beta", "β", -2, 2, 0.1, 0)]
-    names = [f"x{i}" for i in range(1, 7)]
-    values = alt.param(name="values", expr=f"[{', '.join(names)}]")
-    mean = alt.param(name="mean", expr=f"({' + '.join(names)}) / 6")
     squares = " + ".join(f"pow({name} - mean, 2)" for name in names)
-    variance = alt.param(name="variance", expr=f"({squares}) / 6")
-    panels = [
-        _batch_panel("training", "Training mode", BLUE, "mean", "variance"),
-        _batch_panel("inference", "Inference mode", GREEN, str(MOVING_MEAN), str(MOVING_VARIANCE)),
+    statistics = [
+        alt.param(name="values", expr=f"[{', '.join(names)}]"),
+        alt.param(name="mean", expr=f"({' + '.join(names)}) / 6"),
+        alt.param(name="variance", expr=f"({squares}) / 6"),
     ]
+    modes = [
+        _Mode("training", "Training mode", BLUE, "mean", "variance"),
+        _Mode("inference", "Inference mode", GREEN, str(MOVING_MEAN), str(MOVING_VARIANCE)),
+    ]
+    panels = alt.concat(*map(_panel, modes), columns=2, spacing=24)
     return finish(
-        alt.concat(*panels, columns=2, spacing=24).add_params(*sliders, values, mean, variance),
-        "a batch in training mode and in inference mode",
+        panels.add_params(*sliders, *statistics), "a batch in training mode and in inference mode"
     )
 
 
-def _batch_panel(name: str, title: str, colour: str, mean: str, variance: str) -> alt.LayerChart:
-    """Output against input; ``mean`` and ``variance`` are expressions."""
-    domain = [-6, 16]
-    x = alt.X(
-        "x:Q",
-        scale=alt.Scale(domain=domain, nice=False),
-        axis=alt.Axis(title="input x", values=[-5, 0, 5, 10, 15]),
-    )
-    scale = alt.Scale(domain=[-4, 4], nice=False)
-    axis = alt.Axis(title="output", tickCount=8) if name == "training" else alt.Axis(title=None)
-    x_hat, y = (alt.Y(f"{field}:Q", scale=scale, axis=axis) for field in ("x_hat", "y"))
+class _Mode(NamedTuple):
+    """A mode and what it normalizes with: ``mean`` and ``variance`` are expressions."""
 
-    def normalized(chart: alt.Chart) -> alt.Chart:
-        return chart.transform_calculate(
-            x_hat=f"(datum.x - {mean}) / sqrt({variance} + {EPSILON})"
-        ).transform_calculate(y="gamma * datum.x_hat + beta")
+    name: str
+    title: str
+    color: str
+    mean: str
+    variance: str
 
-    maps = normalized(alt.Chart({"values": [{"x": end} for end in domain]}, height=240))
-    examples = normalized(
+    def normalized(self, x: str) -> str:
+        return f"({x} - {self.mean}) / sqrt({self.variance} + {EPSILON})"
+
+    def outputs(self, chart: alt.Chart) -> alt.Chart:
+        """Give each input ``x`` of a chart the fields ``x_hat`` and ``y``."""
+        return chart.transform_calculate(x_hat=self.normalized("datum.x")).transform_calculate(
+            y="gamma * datum.x_hat + beta"
+        )
+
+    def axis(self, field: str) -> alt.Y:
+        """The vertical axis, whose title the left panel has for both."""
+        left = self.name == "training"
+        return alt.Y(
+            f"{field}:Q",
+            scale=alt.Scale(domain=[-4, 4], nice=False),
+            axis=alt.Axis(title="output", tickCount=8) if left else alt.Axis(title=None),
+        )
+
+
+def _panel(mode: _Mode) -> alt.LayerChart:
+    """Output against input."""
+    examples = mode.outputs(
         alt.Chart(alt.sequence(len(BATCH), as_="i")).transform_calculate(x="values[datum.i]")
     )
     ours, mates = (examples.transform_filter(f"datum.i {test} 0") for test in ("==", ">"))
-    spread = (
-        alt.Chart(alt.sequence(1, as_="i"))
-        .transform_calculate(x=f"{mean} - sqrt({variance})", x2=f"{mean} + sqrt({variance})")
-        .mark_rect(color=GREY, opacity=0.18, clip=True, aria=False)
-        .encode(x, alt.X2("x2:Q"))
-    )
-    centre = (
-        alt.Chart(alt.sequence(1, as_="i"))
-        .transform_calculate(x=mean)
-        .mark_rule(color=GREY, strokeDash=[3, 3], aria=False)
-        .encode(x)
-    )
-    circle = {"shape": "circle", "size": 55, "stroke": colour, "strokeWidth": 1.5}
-    diamond = {"shape": "diamond", "size": 150, "stroke": ORANGE, "strokeWidth": 2}
-    points = [
-        chart.mark_point(fill=fill, opacity=1, clip=True, aria=False, **style).encode(x, field)
-        for chart, style in ((mates, circle), (ours, diamond))
-        for field, fill in ((x_hat, "white"), (y, style["stroke"]))
-    ]
-    normalized_x1 = f"(x1 - {mean}) / sqrt({variance} + {EPSILON})"
-    numbers = {
-        "mean": f"'μ = ' + format({mean}, '.2f')",
-        "variance": f"'σ² = ' + format({variance}, '.2f')",
-        "x_hat": f"'x̂₁ = ' + format({normalized_x1}, '.4f')",
-        "y": f"'y₁ = ' + format(gamma * {normalized_x1} + beta, '.4f')",
-    }
-    labels = [
-        label(f"{name}_{key}", text, height, color=ORANGE if height > -40 else INK)
-        for height, (key, text) in zip((-56, -40, -24, -8), numbers.items(), strict=True)
-    ]
+    y = mode.axis("y")
     layers = [
-        spread,
-        centre,
-        maps.mark_line(
-            color=colour, strokeWidth=1.2, strokeDash=[5, 4], clip=True, aria=False
-        ).encode(x, x_hat),
-        maps.mark_line(color=colour, strokeWidth=2, clip=True, aria=False).encode(x, y),
+        *_moments(mode),
+        *_maps(mode),
         ours.mark_rule(color=ORANGE, strokeWidth=1, clip=True, aria=False).encode(y),
-        *points,
+        *_points(mates, mode, mode.color, shape="circle", size=55, strokeWidth=1.5),
+        *_points(ours, mode, ORANGE, shape="diamond", size=150, strokeWidth=2),
         ours.mark_text(color=ORANGE, dy=-17, fontWeight="bold", aria=False).encode(
-            x, y, text=alt.value("x₁")
+            _INPUT, y, text=alt.value("x₁")
         ),
-        label(f"{name}_title", f"'{title}'", -74, weight="bold", color=colour),
-        *labels,
+        *_labels(mode),
     ]
-    return alt.layer(*layers, name=name, width=270)
+    return alt.layer(*layers, name=mode.name, width=270)
+
+
+def _moments(mode: _Mode) -> list[alt.Chart]:
+    """The mean as a line, in a band of one standard deviation to each side."""
+    one = alt.Chart(alt.sequence(1, as_="i"))
+    low, high = (f"{mode.mean} {sign} sqrt({mode.variance})" for sign in "-+")
+    band = (
+        one.transform_calculate(x=low, x2=high)
+        .mark_rect(color=GREY, opacity=0.18, clip=True, aria=False)
+        .encode(_INPUT, alt.X2("x2:Q"))
+    )
+    center = (
+        one.transform_calculate(x=mode.mean)
+        .mark_rule(color=GREY, strokeDash=[3, 3], aria=False)
+        .encode(_INPUT)
+    )
+    return [band, center]
+
+
+def _maps(mode: _Mode) -> list[alt.Chart]:
+    """The straight lines on which all x̂ and all y lie."""
+    ends = mode.outputs(alt.Chart({"values": [{"x": end} for end in _DOMAIN]}, height=240))
+    dashed = ends.mark_line(
+        color=mode.color, strokeWidth=1.2, strokeDash=[5, 4], clip=True, aria=False
+    )
+    solid = ends.mark_line(color=mode.color, strokeWidth=2, clip=True, aria=False)
+    return [dashed.encode(_INPUT, mode.axis("x_hat")), solid.encode(_INPUT, mode.axis("y"))]
+
+
+def _points(examples: alt.Chart, mode: _Mode, color: str, **style: Any) -> list[alt.Chart]:
+    """The examples' x̂, open, and their y, filled."""
+    return [
+        examples.mark_point(
+            fill=fill, stroke=color, opacity=1, clip=True, aria=False, **style
+        ).encode(_INPUT, mode.axis(field))
+        for field, fill in (("x_hat", "white"), ("y", color))
+    ]
+
+
+def _labels(mode: _Mode) -> list[alt.Chart]:
+    """The panel's title and its numbers, those of our example in its colour."""
+    x_hat = mode.normalized("x1")
+    mean = f"'μ = ' + format({mode.mean}, '.2f')"
+    variance = f"'σ² = ' + format({mode.variance}, '.2f')"
+    ours = f"'x̂₁ = ' + format({x_hat}, '.4f')"
+    output = f"'y₁ = ' + format(gamma * {x_hat} + beta, '.4f')"
+    return [
+        label(f"{mode.name}_title", f"'{mode.title}'", -74, weight="bold", color=mode.color),
+        label(f"{mode.name}_mean", mean, -56),
+        label(f"{mode.name}_variance", variance, -40),
+        label(f"{mode.name}_x_hat", ours, -24, color=ORANGE),
+        label(f"{mode.name}_y", output, -8, color=ORANGE),
+    ]

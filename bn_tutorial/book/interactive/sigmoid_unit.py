@@ -11,6 +11,9 @@ from .toolkit import INK, finish, label, slider, text
 
 __all__ = ["chart"]
 
+# All curves share this axis, on which each runs from 0 to 1 at most.
+_HEIGHT = alt.Y("height:Q", scale=alt.Scale(domain=[0, 1.08], nice=False), axis=None, stack=None)
+
 
 def chart() -> alt.VConcatChart:
     """One sigmoid unit before normalization, after step 3 and after step 4.
@@ -19,6 +22,11 @@ def chart() -> alt.VConcatChart:
     ``gamma``, ``beta`` and ``log_epsilon``, the decimal logarithm of ε. Each row has the density
     of the unit's input, 30 examples on the sigmoid, the sigmoid's slope, and the mean slope as a
     number.
+
+    Examples
+    --------
+    >>> [row.name for row in chart().vconcat]
+    ['before', 'step3', 'step4']
     """
     sliders = [
         slider("mean", "mean of z", -8, 8, 0.5, -6),
@@ -31,9 +39,9 @@ def chart() -> alt.VConcatChart:
         name="normalized", expr="deviation / sqrt(deviation * deviation + pow(10, log_epsilon))"
     )
     rows = [
-        _unit_row("before", "Before: z", ORANGE, "mean", "deviation"),
-        _unit_row("step3", "After step 3: x̂", GREEN, "0", "normalized"),
-        _unit_row("step4", "After step 4: y = γ x̂ + β", BLUE, "beta", "(gamma * normalized)"),
+        _row("before", "Before: z", ORANGE, "mean", "deviation"),
+        _row("step3", "After step 3: x̂", GREEN, "0", "normalized"),
+        _row("step4", "After step 4: y = γ x̂ + β", BLUE, "beta", "(gamma * normalized)"),
     ]
     return finish(
         alt.vconcat(*rows, spacing=6).add_params(*sliders, normalized),
@@ -41,48 +49,84 @@ def chart() -> alt.VConcatChart:
     )
 
 
-def _unit_row(name: str, title: str, colour: str, centre: str, deviation: str) -> alt.LayerChart:
-    """What a sigmoid makes of a normal input; ``centre`` and ``deviation`` are expressions."""
-    z = f"{centre} + {deviation} * datum.t"
-    ticks = list(range(-10, 11, 2))
-    x = alt.X(
-        "z:Q",
-        scale=alt.Scale(domain=[-10, 10], nice=False),
-        axis=alt.Axis(title="input of the sigmoid", values=ticks)
-        if name == "step4"
-        else alt.Axis(title=None, labels=False, ticks=False, values=ticks),
-    )
-    y = alt.Y("height:Q", scale=alt.Scale(domain=[0, 1.08], nice=False), axis=None, stack=None)
+def _row(name: str, title: str, color: str, mean: str, deviation: str) -> alt.LayerChart:
+    """What a sigmoid makes of a normal input; ``mean`` and ``deviation`` are expressions."""
+    x = _input_axis(visible=name == "step4")  # the rows share the axis of the last
+    z = f"{mean} + {deviation} * datum.t"
+    moments = f"'mean ' + format({mean}, '.1f') + ', deviation ' + format({deviation}, '.2f')"
+    mean_slope = _mean_slope(z)
+    layers = [
+        _slope(x),
+        _sigmoid(x),
+        _density(x, z, color),
+        _examples(x, z, color),
+        label(f"{name}_title", f"'{title}'", -22, weight="bold", color=color),
+        label(f"{name}_moments", moments, -8),
+        text(mean_slope, f"{name}_slope", "text", -22, align="right", weight="bold"),
+    ]
+    if name == "before":
+        layers.append(_curve_names(x))
+    if name == "step4":
+        layers.append(text(mean_slope, "step4_scaled", "scaled", -8, align="right"))
+    return alt.layer(*layers, name=name, width=600)
 
-    curve = alt.Chart(alt.sequence(-10, 10.1, 0.2, as_="z"), height=95)
-    # The slope is e^-|z| / (1 + e^-|z|)²: this way no digits are lost where the curve is flat.
-    slope = (
-        curve.transform_calculate(small="exp(-abs(datum.z))")
+
+def _input_axis(*, visible: bool) -> alt.X:
+    ticks = list(range(-10, 11, 2))
+    axis = (
+        alt.Axis(title="input of the sigmoid", values=ticks)
+        if visible
+        else alt.Axis(title=None, labels=False, ticks=False, values=ticks)
+    )
+    return alt.X("z:Q", scale=alt.Scale(domain=[-10, 10], nice=False), axis=axis)
+
+
+def _curve() -> alt.Chart:
+    return alt.Chart(alt.sequence(-10, 10.1, 0.2, as_="z"), height=95)
+
+
+def _slope(x: alt.X) -> alt.Chart:
+    """The sigmoid's slope, times 4, so that its top is at 1."""
+    # It is e^-|z| / (1 + e^-|z|)²: this way no digits are lost where the curve is flat.
+    return (
+        _curve()
+        .transform_calculate(small="exp(-abs(datum.z))")
         .transform_calculate(height="4 * datum.small / pow(1 + datum.small, 2)")
         .mark_area(color=GREY, opacity=0.28, aria=False)
-        .encode(x, y)
+        .encode(x, _HEIGHT)
     )
-    sigmoid = (
-        curve.transform_calculate(height="1 / (1 + exp(-datum.z))")
+
+
+def _sigmoid(x: alt.X) -> alt.Chart:
+    return (
+        _curve()
+        .transform_calculate(height="1 / (1 + exp(-datum.z))")
         .mark_line(color=INK, strokeWidth=1.2, aria=False)
-        .encode(x, y)
+        .encode(x, _HEIGHT)
     )
-    # Drawn along t, the bell survives a deviation of 0: it becomes a spike.
-    density = (
+
+
+def _density(x: alt.X, z: str, color: str) -> alt.Chart:
+    """The bell of the input ``z``; drawn along t, it survives a deviation of 0 as a spike."""
+    return (
         alt.Chart(alt.sequence(-4, 4.01, 0.1, as_="t"))
         .transform_calculate(z=z, height="exp(-datum.t * datum.t / 2)")
-        .mark_line(color=colour, strokeWidth=2, clip=True, aria=False)
-        .encode(x, y, order="t:Q")
+        .mark_line(color=color, strokeWidth=2, clip=True, aria=False)
+        .encode(x, _HEIGHT, order="t:Q")
     )
+
+
+def _examples(x: alt.X, z: str, color: str) -> alt.Chart:
+    """Thirty examples on the sigmoid, at quantiles of the input ``z``."""
     quantiles = [{"t": round(NormalDist().inv_cdf((i + 0.5) / 30), 3)} for i in range(30)]
-    examples = (
+    return (
         alt.Chart({"values": quantiles})
         .transform_calculate(z=z)
         .transform_calculate(height="1 / (1 + exp(-datum.z))")
         .mark_point(
             shape="circle",
             filled=True,
-            color=colour,
+            color=color,
             stroke="white",
             strokeWidth=0.7,
             size=50,
@@ -90,9 +134,13 @@ def _unit_row(name: str, title: str, colour: str, centre: str, deviation: str) -
             clip=True,
             aria=False,
         )
-        .encode(x, y)
+        .encode(x, _HEIGHT)
     )
-    mean_slope = (
+
+
+def _mean_slope(z: str) -> alt.Chart:
+    """The slope's mean over the input ``z``, as the lines ``text`` and ``scaled`` (by γ)."""
+    return (
         alt.Chart(alt.sequence(-8, 8.01, 0.1, as_="t"))
         .transform_calculate(weight="exp(-datum.t * datum.t / 2)", small=f"exp(-abs({z}))")
         .transform_calculate(slope="datum.weight * datum.small / pow(1 + datum.small, 2)")
@@ -103,26 +151,15 @@ def _unit_row(name: str, title: str, colour: str, centre: str, deviation: str) -
             scaled="'γ × mean slope ' + format(gamma * datum.slope, '.4f')",
         )
     )
-    layers = [slope, sigmoid, density, examples]
-    layers += [
-        label(f"{name}_title", f"'{title}'", -22, weight="bold", color=colour),
-        label(
-            f"{name}_moments",
-            f"'mean ' + format({centre}, '.1f') + ', deviation ' + format({deviation}, '.2f')",
-            -8,
-        ),
-        text(mean_slope, f"{name}_slope", "text", -22, align="right", weight="bold"),
+
+
+def _curve_names(x: alt.X) -> alt.Chart:
+    names = [
+        {"z": 7, "height": 0.85, "text": "sigmoid"},
+        {"z": 0, "height": 0.15, "text": "its slope"},
     ]
-    if name == "before":
-        names = [
-            {"z": 7, "height": 0.85, "text": "sigmoid"},
-            {"z": 0, "height": 0.15, "text": "its slope"},
-        ]
-        layers += [
-            alt.Chart({"values": names})
-            .mark_text(color=INK, aria=False)
-            .encode(x, y, text="text:N")
-        ]
-    elif name == "step4":
-        layers += [text(mean_slope, "step4_scaled", "scaled", -8, align="right")]
-    return alt.layer(*layers, name=name, width=600)
+    return (
+        alt.Chart({"values": names})
+        .mark_text(color=INK, aria=False)
+        .encode(x, _HEIGHT, text="text:N")
+    )

@@ -22,18 +22,30 @@ def show(chart: alt.LayerChart | alt.VConcatChart | alt.ConcatChart) -> None:
     """Show a chart in a notebook: live where the page can run it, and as a still picture.
 
     JupyterLab and the book's pages run the Vega-Lite specification. Print, PDF and a page without
-    JavaScript take the SVG, which comes out the same on every machine.
+    JavaScript take the SVG, which comes out the same on every machine. Outside of IPython, the
+    chart's description is printed.
+
+    Examples
+    --------
+    >>> from bn_tutorial.book.interactive import both_modes
+    >>> show(both_modes.chart())
+    <interactive figure: a batch in training mode and in inference mode>
     """
     import vl_convert
+    from IPython.core.getipython import get_ipython
     from IPython.display import display
 
+    plain = f"<interactive figure: {chart.description}>"
+    if get_ipython() is None:
+        print(plain)  # `display` would print all three forms in full
+        return
     spec = chart.to_dict()
     svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
     display(  # type: ignore[no-untyped-call]
         {
             MIME: spec,
             "image/svg+xml": _portable(svg),
-            "text/plain": f"<interactive figure: {chart.description}>",
+            "text/plain": plain,
         },
         raw=True,
     )
@@ -49,14 +61,32 @@ def _portable(svg: str) -> str:
 def slider(
     name: str, label: str, low: float, high: float, step: float, value: float
 ) -> alt.Parameter:
-    """A number that the reader sets."""
+    """A number ``name`` that the reader sets, beside a ``label``.
+
+    It goes from ``low`` to ``high`` by ``step``, and stands at ``value`` to begin with.
+
+    Examples
+    --------
+    >>> gamma = slider("gamma", "γ", 0, 4, 0.1, 1)
+    >>> gamma.param.value, gamma.param.bind.name
+    (1, 'γ')
+    """
     return alt.param(
         name=name, value=value, bind=alt.binding_range(min=low, max=high, step=step, name=label)
     )
 
 
 def label(name: str, expression: str, height: float, **style: Any) -> alt.Chart:
-    """A line of text that depends on sliders only."""
+    """A line of text that depends on sliders only, and so needs no data.
+
+    ``expression`` is one of Vega's that gives the text; for the rest see `text`.
+
+    Examples
+    --------
+    >>> line = label("sum", "'γ + β = ' + (gamma + beta)", -8)
+    >>> line.to_dict()["transform"]
+    [{'calculate': "'γ + β = ' + (gamma + beta)", 'as': 'text'}]
+    """
     one = alt.Chart(alt.sequence(1, as_="i")).transform_calculate(text=expression)
     return text(one, name, "text", height, **style)
 
@@ -71,7 +101,17 @@ def text(
     weight: str = "normal",
     color: str = INK,
 ) -> alt.Chart:
-    """A line of text at the left or right edge of a panel, ``height`` below its top."""
+    """A line of text from a ``field`` of a chart, at the left or right edge of a panel.
+
+    It stands ``height`` pixels below the panel's top, above it if negative; ``align`` names the
+    edge. ``name`` is how the SVG tells the line from the figure's other lines.
+
+    Examples
+    --------
+    >>> line = text(alt.Chart(), "total", "sum", -8, align="right")
+    >>> line.name, line.mark.align
+    ('total', 'right')
+    """
     return (
         chart.mark_text(align=align, fontWeight=weight, color=color)
         .encode(
@@ -84,7 +124,13 @@ def text(
 
 
 def finish(chart: Any, description: str) -> Any:
-    """One look for all figures."""
+    """The chart with its description, in the look that all figures share.
+
+    Examples
+    --------
+    >>> finish(alt.Chart(), "nothing at all").config.background
+    'white'
+    """
     return chart.properties(description=description, padding=4).configure(
         font="Liberation Sans, Arial, sans-serif",  # vl-convert carries the first
         background="white",

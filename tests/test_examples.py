@@ -1,0 +1,112 @@
+"""The examples in docstrings and in README.md print what they show."""
+
+import contextlib
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+import bn_tutorial
+
+with contextlib.suppress(ModuleNotFoundError):  # the package alone works without it
+    import matplotlib
+
+    matplotlib.use("agg")
+
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+FIGURES = {"IPython", "altair", "matplotlib", "matplotlib_inline", "sklearn", "vl_convert"}
+
+
+def public_objects():
+    """Every public function and class, once; or why its module cannot be imported."""
+    seen = set()
+    for _, name, _ in pkgutil.walk_packages(bn_tutorial.__path__, "bn_tutorial."):
+        if "._" in name:
+            continue
+        short = name.removeprefix("bn_tutorial.")
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if not name.startswith("bn_tutorial.book.") or missing not in FIGURES:
+                raise
+            reason = f"{name} needs {missing}, which is not installed"
+            yield pytest.param(None, id=short, marks=pytest.mark.skip(reason=reason))
+            continue
+        for key in getattr(module, "__all__", []):
+            thing = getattr(module, key)
+            if callable(thing) and thing not in seen:  # neither a module nor a colour
+                seen.add(thing)
+                yield pytest.param(thing, id=f"{short}.{key}")
+
+
+OBJECTS = list(public_objects())
+
+
+@contextlib.contextmanager
+def settings_restored():
+    """Undo what an example sets for the whole process."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    with mock.patch.dict(os.environ), pyplot.rc_context() if pyplot else contextlib.nullcontext():
+        yield
+    if pyplot:
+        pyplot.close("all")
+
+
+def run_examples(thing):
+    """Run the examples of an object and of its public members; return the report of failures.
+
+    An example knows the public names of its module, and imports all others.
+    """
+    module = sys.modules[thing.__module__]
+    names = {name: getattr(module, name) for name in getattr(module, "__all__", [])}
+    report = []
+    runner = doctest.DocTestRunner(verbose=False, optionflags=FLAGS)
+    for test in doctest.DocTestFinder().find(thing, thing.__name__, globs=names):
+        if "._" not in test.name:
+            with settings_restored():
+                runner.run(test, out=report.append)
+    return "".join(report)
+
+
+@pytest.mark.parametrize("thing", OBJECTS)
+def test_examples_print_what_they_show(thing):
+    report = run_examples(thing)
+    if report:
+        pytest.fail(report, pytrace=False)
+
+
+@pytest.mark.parametrize("thing", OBJECTS)
+def test_everything_public_has_an_example(thing):
+    has_example = ">>> " in (thing.__doc__ or "")
+    assert has_example, f"{thing.__qualname__} has no example"
+
+
+def test_a_wrong_example_is_reported():
+    def one():
+        """Return 1.
+
+        >>> 1 + 1
+        1
+        """
+
+    assert "Expected:\n    1\nGot:\n    2\n" in run_examples(one)
+
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(1, len(BLOCKS) + 1))
+def test_the_readme_runs(block):
+    exec(compile(block, README.name, "exec"), {})
+
+
+def test_the_readme_has_an_example():
+    assert BLOCKS
