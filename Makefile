@@ -10,7 +10,7 @@ READY := $(VENV)/ready
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf epub test matrix bench lab refresh lock clean
+.PHONY: help book pdf epub test format links matrix bench lab refresh lock clean
 
 help:  ## list these verbs
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,7 +36,16 @@ test: $(READY)  ## check the code, run the package's tests, re-run every noteboo
 	@echo "All tests passed: each compared cell printed again what the book shows (the status page" \
 	    "counts those that are not compared)."
 
-# A subset: make matrix ROWS="1 5", by the numbers in tools/matrix.py
+format: $(READY)  ## mend what ruff can mend, and lay out the code as `make test` wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+links: $(READY)  ## ask for every address in the book's pages, and fail where one is gone (needs a network)
+	@echo "Asking for each address; _build/links/_build/linkcheck/output.txt lists what is wrong ..."
+	$(BIN)/jupyter-book build . --path-output _build/links --builder custom --custom-builder linkcheck
+
+# A subset: make matrix ROWS="1 5", by the numbers in tools/matrix.py; ROWS=newest tries the newest
+# releases, and keeps nothing.
 matrix: $(READY)  ## run the tests and the notebooks with other versions, old and new (an hour)
 	$(BIN)/python -m tools.matrix $(ROWS)
 

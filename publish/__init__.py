@@ -1,0 +1,1 @@
+"""What makes the site, the EPUB and the PDF of the book's pages."""

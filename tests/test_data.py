@@ -118,4 +118,4 @@ def test_no_examples_make_no_batches():
 def test_bad_input_raises(lengths, batch_size, message):
     x, y = map(np.zeros, lengths)
     with pytest.raises(ValueError, match=message):
-        next(minibatches(x, y, batch_size, np.random.default_rng(0)))
+        minibatches(x, y, batch_size, np.random.default_rng(0))

@@ -132,6 +132,24 @@ def test_a_graph_is_drawn_where_it_is_told_to_be():
     assert (len(left.texts), len(right.texts)) == (0, 8)
 
 
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        (["c", "e", "add"], r"runs must name operations of the graph, got \['add', 'e'\]"),
+        ("mul", r"got \['l', 'm', 'u'\]"),  # one name instead of a list
+    ],
+)
+def test_a_session_cannot_run_what_the_graph_lacks(runs, message):
+    with pytest.raises(ValueError, match=message):
+        draw_graph(EDGES, runs=runs)
+
+
+@pytest.mark.parametrize(("edges", "labels"), [([], None), (EDGES, {})])
+def test_a_graph_without_operations_raises(edges, labels):
+    with pytest.raises(ValueError, match="no operation to draw: edges or labels are empty"):
+        draw_graph(edges, labels=labels)
+
+
 def test_a_loop_raises():
     with pytest.raises(graphlib.CycleError):
         draw_graph([("a", "b", False), ("b", "a", False)])

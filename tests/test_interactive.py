@@ -10,6 +10,7 @@ import nbformat
 import numpy as np
 import pytest
 import vl_convert
+from IPython.core.interactiveshell import InteractiveShell
 
 from bn_tutorial.activations import normal_mean, sigmoid_derivative
 from bn_tutorial.batch_norm import batch_norm_forward, batch_norm_inference
@@ -171,11 +172,20 @@ def test_a_control_has_a_label_and_starts_on_one_of_its_steps(chart):
 
 
 @pytest.fixture
-def display(monkeypatch):
+def display(tmp_path, monkeypatch):
     """What a notebook would store."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))  # its history stays out of the user's home
+    InteractiveShell.instance()
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
     return shown
+
+
+def test_outside_of_ipython_a_figure_is_named_only(monkeypatch, capsys):
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: None)
+    show(both_modes.chart())
+    named = "<interactive figure: a batch in training mode and in inference mode>\n"
+    assert capsys.readouterr().out == named
 
 
 @pytest.mark.parametrize("chart", CHARTS)

@@ -19,6 +19,7 @@ from matplotlib import get_data_path
 from playwright.sync_api import Error, Page, sync_playwright
 from pypdf import PdfReader
 
+from publish.print.pdf import css_string
 from tools.rules import ROOT, code_cells, read, text_of, toc_files
 
 PAGES = toc_files()
@@ -147,6 +148,15 @@ def test_the_package_says_what_the_book_is(package, documents):
     assert all(said[name] not in (None, "unknown") for name in ("creator", "rights", "description"))
     number = documents["toc.ncx"].find(".//{*}meta[@name='dtb:uid']").get("content")
     assert said["identifier"] == number != "unknown"
+    features = {
+        element.text
+        for element in package.iter()
+        if element.get("property") == "schema:accessibilityFeature"
+    }
+    assert features == {"alternativeText", "MathML", "tableOfContents"}
+
+
+def test_the_package_says_what_its_files_are(package, documents):
     properties = {
         item.get("href"): item.get("properties") for item in package.findall(".//{*}item")
     }
@@ -323,6 +333,11 @@ def starts(pdf) -> dict[str, int]:
     """The pages that the outline's entries begin on, by title."""
     chapters = [entry for entry in pdf.outline if not isinstance(entry, list)]
     return {entry.title: pdf.get_destination_page_number(entry) + 1 for entry in chapters}
+
+
+def test_a_title_may_have_quotes_and_tags():
+    assert css_string("today’s") == '"today’s"'
+    assert css_string(r'"a\b" </style>') == r'"\22 a\5c b\22  \3c /style>"'
 
 
 def test_what_is_missing_is_named(tmp_path):

@@ -191,7 +191,7 @@ def test_nbval_notices_one_digit_and_one_point_of_a_figure(tmp_path):
     assert run_nbval(copy) == [digit_cell, point_cell]
 
 
-def test_the_normalize_of_the_tests_have_no_network():
+def test_the_kernels_of_the_tests_have_no_network():
     attempt = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
     result = subprocess.run(
         [sys.executable, "-c", attempt],

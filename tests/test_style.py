@@ -44,6 +44,12 @@ def test_figures_in_the_book_style_come_out_the_same_without_a_date(svg):
     assert ">a</text>" in first  # text is kept as text
 
 
+def test_outside_of_ipython_only_the_settings_change(monkeypatch):
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: None)
+    use_book_style()
+    assert plt.rcParams["svg.hashsalt"] == "bn_tutorial"
+
+
 def test_figures_in_the_book_style_do_not_show_rounding_noise(svg):
     def figure(noise):
         fig = plt.figure(layout="none")

@@ -130,7 +130,7 @@ def numpy_ratios() -> Iterator[Ratio]:
     x = rng.normal(size=(64, 56, 56, 64)).astype(np.float32)
     gamma, beta = rng.normal(size=(2, 64))
     out = np.empty_like(x)
-    size = "(64,56,56,64)"
+    size = size_of(x.shape)
     textbook = lambda: batch_norm.batch_norm_forward(x, gamma, beta)  # noqa: E731
     for name, place in [("", None), (", out=", out)]:
         yield faster(
@@ -147,58 +147,79 @@ def numpy_ratios() -> Iterator[Ratio]:
     yield Ratio("extra memory, fast NumPy forward, out=", "size of x", peak / x.nbytes, 0.05, False)
 
 
+def forward(layer: Any) -> Any:
+    """A graph of the forward pass of a layer, in training mode."""
+    import tensorflow as tf
+
+    return tf.function(lambda x, dy: layer(x, training=True), autograph=False)
+
+
+def forward_and_backward(layer: Any) -> Any:
+    """A graph of both passes of a layer."""
+    import tensorflow as tf
+
+    def step(x: Any, dy: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        return tape.gradient(y, [x, layer.gamma.value, layer.beta.value], output_gradients=dy)
+
+    return tf.function(step, autograph=False)
+
+
 def layer_ratios() -> Iterator[Ratio]:
     """The package's layer against Keras's and against the bare fused operation."""
+    images = (32, 32, 32, 64)
+    yield from ratios_to_keras(images, (1.1, 1.0))
+    yield ratio_to_the_bare_operation(images, 0.8)
+    for shape in [(256, 1024), (60, 100)]:
+        yield from ratios_to_keras(shape, (NO_SLOWER, NO_SLOWER))
+
+
+def ratios_to_keras(shape: tuple[int, ...], bounds: tuple[float, float]) -> Iterator[Ratio]:
+    """The layer against Keras's on inputs of a shape: the forward pass, and both passes."""
     import keras
     import tensorflow as tf
 
     from bn_tutorial.layers import BatchNormalization
 
-    def forward(layer: Any) -> Any:
-        return tf.function(lambda x, dy: layer(x, training=True), autograph=False)
+    x, dy = tf.random.stateless_normal((2, *shape), seed=(1, 2))
+    kinds = {"forward": forward, "forward and backward": forward_and_backward}
+    for (kind, make), bound in zip(kinds.items(), bounds, strict=True):
+        ours, theirs = make(BatchNormalization()), make(keras.layers.BatchNormalization())
+        yield faster(
+            f"layer, {kind}, {size_of(shape)}",
+            "Keras's layer",
+            lambda ours=ours: ours(x, dy),
+            lambda theirs=theirs: theirs(x, dy),
+            bound,
+        )
 
-    def both(layer: Any) -> Any:
-        def step(x: Any, dy: Any) -> Any:
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                y = layer(x, training=True)
-            return tape.gradient(y, [x, layer.gamma.value, layer.beta.value], output_gradients=dy)
 
-        return tf.function(step, autograph=False)
+def ratio_to_the_bare_operation(shape: tuple[int, ...], bound: float) -> Ratio:
+    """The forward pass of the layer against the fused operation that it calls."""
+    import tensorflow as tf
 
-    for shape, bounds in [
-        ((32, 32, 32, 64), (1.1, 1.0)),
-        ((256, 1024), (NO_SLOWER, NO_SLOWER)),
-        ((60, 100), (NO_SLOWER, NO_SLOWER)),
-    ]:
-        x, dy = tf.random.stateless_normal((2, *shape), seed=(1, 2))
-        size = f"({','.join(map(str, shape))})"
-        kinds = {"forward": forward, "forward and backward": both}
-        for (kind, make), bound in zip(kinds.items(), bounds, strict=True):
-            ours, theirs = (
-                make(build()) for build in (BatchNormalization, keras.layers.BatchNormalization)
-            )
-            yield faster(
-                f"layer, {kind}, {size}",
-                "Keras's layer",
-                lambda ours=ours, x=x, dy=dy: ours(x, dy),
-                lambda theirs=theirs, x=x, dy=dy: theirs(x, dy),
-                bound,
-            )
-        if len(shape) == 4:
-            bare = tf.function(
-                lambda x, gamma, beta: tf.compat.v1.nn.fused_batch_norm(x, gamma, beta),
-                autograph=False,
-            )
-            ours = forward(BatchNormalization())
-            ones, zeros = tf.ones(shape[-1:]), tf.zeros(shape[-1:])
-            yield faster(
-                f"layer, forward, {size}",
-                "the bare fused operation",
-                lambda ours=ours, x=x, dy=dy: ours(x, dy),
-                lambda bare=bare, x=x, ones=ones, zeros=zeros: bare(x, ones, zeros),
-                0.8,
-            )
+    from bn_tutorial.layers import BatchNormalization
+
+    x, dy = tf.random.stateless_normal((2, *shape), seed=(1, 2))
+    ones, zeros = tf.ones(shape[-1:]), tf.zeros(shape[-1:])
+    ours = forward(BatchNormalization())
+    bare = tf.function(
+        lambda x, gamma, beta: tf.compat.v1.nn.fused_batch_norm(x, gamma, beta), autograph=False
+    )
+    return faster(
+        f"layer, forward, {size_of(shape)}",
+        "the bare fused operation",
+        lambda: ours(x, dy),
+        lambda: bare(x, ones, zeros),
+        bound,
+    )
+
+
+def size_of(shape: tuple[int, ...]) -> str:
+    """A shape as the table writes it."""
+    return f"({','.join(map(str, shape))})"
 
 
 def training_ratios() -> Iterator[Ratio]:

@@ -5,6 +5,7 @@ copy of the sources. It runs the package's tests and all notebooks. Python inter
 that uv finds on this machine; a row whose Python is not there is not run, and says so.
 
     .venv/bin/python -m tools.matrix [row ...]    (numbers from 1; all by default)
+    .venv/bin/python -m tools.matrix newest       (the newest releases; not kept)
 """
 
 from __future__ import annotations
@@ -31,16 +32,21 @@ UV = Path(sys.executable).with_name("uv")
 WORK = ROOT / "_build" / "matrix"
 PACKAGES = ["TensorFlow", "Keras", "NumPy"]
 # The package's tests. The others look at the book's files and pages, which are the same everywhere.
-OF_THE_BOOK = {"book", "environment", "print", "publish", "rules", "site", "status"}
+OF_THE_BOOK = {"book", "environment", "github", "print", "publish", "rules", "site", "status"}
 TESTS = [
     path.relative_to(ROOT).as_posix()
-    for path in sorted((ROOT / "tests").glob("test_*.py"))
+    for path in sorted((ROOT / "tests").rglob("test_*.py"))
     if path.stem.removeprefix("test_") not in OF_THE_BOOK
 ]
-# Those that need nothing but the package and the tools that `install` adds to it.
+# Those that need nothing but the package and the tools that `install` adds to it: files, or all
+# that are in a folder of this name.
+ALONE = {
+    *("backward", "batch_norm", "examples", "find", "folding", "graph", "layers", "moving_average"),
+}
 TESTS_ALONE = [
-    f"tests/test_{name}.py"
-    for name in ("backward", "batch_norm", "folding", "graph", "layers", "moving_average")
+    test
+    for test in TESTS
+    if ALONE & {Path(test).stem.removeprefix("test_"), *Path(test).parts[1:-1]}
 ]
 NIGHTLY = "TensorFlow's release candidates ask for keras-nightly, which overwrites Keras's files"
 
@@ -62,8 +68,9 @@ class Row:
 
     def __str__(self) -> str:
         kind = f"the package alone, {self.alone} versions" if self.alone else "locked"
+        others = [o if Requirement(o).specifier else f"newest {o}" for o in self.others]
         onednn = "oneDNN on" if self.onednn else "oneDNN off"
-        return ", ".join([f"Python {self.python}", kind, *self.others, onednn])
+        return ", ".join([f"Python {self.python}", kind, *others, onednn])
 
 
 ROWS = [
@@ -80,6 +87,9 @@ ROWS = [
     # The figures wait for an Altair that runs on 3.14 and whose output nbformat takes.
     Row("3.14", ("tensorflow==2.22.0rc0",), alone="newest"),
 ]
+# The newest releases, whatever pyproject.toml says of them: this row asks what is coming, and what
+# comes out changes with the day. It is no part of the table.
+NEWEST = Row("3.13", ("tensorflow", "keras", "numpy"))
 
 
 @dataclass(frozen=True)
@@ -132,7 +142,7 @@ def install(row: Row, environment: Path, sources: Path) -> None:
     uv("venv", "--quiet", "--clear", "--python", row.python, environment, environment=environment)
     overrides = environment / "overrides.txt"
     overrides.write_text(f"keras-nightly; sys_platform == 'never'  # {NIGHTLY}\n")
-    pip = ["pip", "install", "--quiet", "--overrides", overrides]
+    pip: list[str | Path] = ["pip", "install", "--quiet", "--overrides", overrides]
     if row.alone:
         resolution = {"newest": "highest", "oldest": "lowest-direct"}[row.alone]
         uv(*pip, "--resolution", resolution, sources, *row.others, environment=environment)
@@ -157,7 +167,8 @@ def versions_in(environment: Path) -> dict[str, str]:
         f"**{{name: version(name) for name in {PACKAGES}}}}}))"
     )
     output = subprocess.check_output([environment / "bin" / "python", "-c", code], text=True)
-    return json.loads(output)
+    versions: dict[str, str] = json.loads(output)
+    return versions
 
 
 def may_differ(name: str, versions: dict[str, str]) -> bool:
@@ -171,12 +182,12 @@ def may_differ(name: str, versions: dict[str, str]) -> bool:
 
 def outcomes(report: Path, versions: dict[str, str]) -> dict[str, Counter[str]]:
     """How many tests and how many cells passed, failed, were skipped or differ as they may."""
-    found = {"tests": Counter(), "cells": Counter()}
+    found: dict[str, Counter[str]] = {"tests": Counter(), "cells": Counter()}
     for case in ElementTree.parse(report).iter("testcase"):
-        part = "cells" if ".ipynb" in case.get("classname", "") + case.get("name") else "tests"
+        place = re.sub(r"^book\.(\w+)\.ipynb", r"book/\1.ipynb", case.get("classname", ""))
+        name = f"{place}::{case.get('name')}"
+        part = "cells" if ".ipynb" in name else "tests"
         kinds = {child.tag for child in case}
-        name = re.sub(r"^book\.(\w+)\.ipynb", r"book/\1.ipynb", case.get("classname", ""))
-        name = f"{name}::{case.get('name')}"
         if kinds & {"failure", "error"}:
             outcome = "differ" if may_differ(name, versions) else "failed"
             print(f"    {outcome}: {name}")
@@ -186,9 +197,37 @@ def outcomes(report: Path, versions: dict[str, str]) -> dict[str, Counter[str]]:
     return found
 
 
+def run_pytest(row: Row, environment: Path, sources: Path, report: Path) -> None:
+    """Run the tests of a row in its environment, and write what they say into ``report``."""
+    command: list[str | Path] = [environment / "bin" / "python", "-m", "pytest", "-q", "--tb=short"]
+    command += ["-p", "no:cacheprovider", "-o", "junit_family=xunit1", f"--junitxml={report}"]
+    if row.alone:  # without the settings and plug-ins of the book's tests
+        command += ["-c", os.devnull, "--rootdir=.", "--confcutdir=tests", "-W", "error"]
+        command += ["--hypothesis-profile=ci", *TESTS_ALONE]
+    else:
+        command += [*TESTS, "book"]
+    settings = {
+        "TF_ENABLE_ONEDNN_OPTS": str(int(row.onednn)),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "MPLCONFIGDIR": str(environment / "matplotlib"),
+    }
+    log = report.with_name("output.txt")
+    with log.open("w") as output:
+        done = subprocess.run(
+            command,
+            cwd=sources,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | settings,
+        )
+    if done.returncode not in (0, 1):  # 1: tests failed; above: pytest itself did
+        sys.exit(f"pytest ended with {done.returncode}; see {log}")
+
+
 def run(row: Row) -> dict[str, Any]:
     """Run the tests of a row; return what the table says of it."""
-    result = {"row": str(row), "python": row.python, "onednn": "on" if row.onednn else "off"}
+    result: dict[str, Any] = {"row": str(row), "python": row.python}
+    result["onednn"] = "on" if row.onednn else "off"
     found = subprocess.run([UV, "python", "find", row.python], capture_output=True)
     if found.returncode:
         missing = "not run: no such Python here"
@@ -201,29 +240,7 @@ def run(row: Row) -> dict[str, Any]:
     shutil.copytree(ROOT, sources, ignore=ignored)
     install(row, environment, sources)
     versions = versions_in(environment)
-    pytest = [environment / "bin" / "python", "-m", "pytest", "-q", "--tb=short"]
-    pytest += ["-p", "no:cacheprovider", "-o", "junit_family=xunit1", f"--junitxml={report}"]
-    if row.alone:  # without the settings and plug-ins of the book's tests
-        pytest += ["-c", os.devnull, "--rootdir=.", "--noconftest", "-W", "error"]
-        pytest += ["--hypothesis-profile=ci", *TESTS_ALONE]
-    else:
-        pytest += [*TESTS, "book"]
-    settings = {
-        "TF_ENABLE_ONEDNN_OPTS": str(int(row.onednn)),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "MPLCONFIGDIR": str(environment / "matplotlib"),
-    }
-    log = folder / "output.txt"
-    with log.open("w") as output:
-        done = subprocess.run(
-            pytest,
-            cwd=sources,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | settings,
-        )
-    if done.returncode not in (0, 1):  # 1: tests failed; above: pytest itself did
-        sys.exit(f"pytest ended with {done.returncode}; see {log}")
+    run_pytest(row, environment, sources, report)
     counts = outcomes(report, versions)
     shown = {
         part: ", ".join(f"{number} {outcome}" for outcome, number in sorted(count.items()))
@@ -237,16 +254,18 @@ def run(row: Row) -> dict[str, Any]:
 def main(numbers: list[str]) -> None:
     """Run the rows of these numbers, print the table, and keep it."""
     numbered = {str(number): row for number, row in enumerate(ROWS, start=1)}
-    if unknown := set(numbers) - set(numbered):
-        listed = "\n".join(f"{number:>3}  {row}" for number, row in numbered.items())
+    named = {**numbered, "newest": NEWEST}
+    if unknown := set(numbers) - set(named):
+        listed = "\n".join(f"{number:>6}  {row}" for number, row in named.items())
         sys.exit(f"no such row: {', '.join(sorted(unknown))}; there are\n{listed}")
     file = ROOT / MATRIX
     known = json.loads(file.read_text("utf-8"))["rows"] if file.exists() else []
     rows = {row["row"]: row for row in known}
     for number in numbers or numbered:
-        row = numbered[number]
+        row = named[number]
         print(row, flush=True)
         rows[str(row)] = result = run(row) | {"date": time.strftime("%Y-%m-%d")}
+        print("    with", ", ".join(map(" ".join, result["versions"].items())) or "nothing")
         print(f"    tests: {result['tests']}; cells: {result['cells']}", flush=True)
         kept = {
             "rows": [rows[str(row)] for row in ROWS if str(row) in rows],
@@ -254,7 +273,8 @@ def main(numbers: list[str]) -> None:
         }
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    if any(row["holds"] is False for row in kept["rows"]):
+    newest_holds = "newest" not in numbers or rows[str(NEWEST)]["holds"]
+    if any(row["holds"] is False for row in kept["rows"]) or not newest_holds:
         sys.exit("The tests do not pass with all of these versions.")
 
 

@@ -43,12 +43,27 @@ def toc_files() -> list[Path]:
 
 def read(path: Path) -> NotebookNode:
     """The notebook at ``path``."""
-    return nbformat.read(path, as_version=4)
+    notebook: NotebookNode = nbformat.read(path, as_version=4)
+    return notebook
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     """The code cells, in order."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def outputs_of(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode, NotebookNode]]:
+    """Each output: the number of its code cell, this cell, and the output."""
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        for output in cell.outputs:
+            yield number, cell, output
+
+
+def statements_of(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode, ast.stmt]]:
+    """Each statement: the number of its code cell, this cell, and the statement."""
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        for statement in ast.parse(cell.source).body:
+            yield number, cell, statement
 
 
 def is_exempt(cell: NotebookNode) -> bool:
@@ -65,8 +80,8 @@ def reason_of(cell: NotebookNode) -> str:
 def text_of(output: NotebookNode) -> str:
     """What an output says in plain text."""
     if output.output_type == "stream":
-        return output.text
-    return output.get("data", {}).get("text/plain", "")
+        return str(output.text)
+    return str(output.get("data", {}).get("text/plain", ""))
 
 
 def ran_in_order(notebook: NotebookNode) -> Iterator[str]:
@@ -106,34 +121,32 @@ def names_no_machine(notebook: NotebookNode) -> Iterator[str]:
     trace = re.compile(
         r"(?:/(?:home|Users|root|tmp|work|usr|opt|var)/\w)|\b[A-Z]:\\\w|0x[0-9a-f]{6,}"
     )
-    for number, cell in enumerate(code_cells(notebook), start=1):
-        for output in cell.outputs:
-            if found := trace.search(text_of(output)):
-                yield f"code cell {number} prints {found.group()!r}"
+    for number, _, output in outputs_of(notebook):
+        if found := trace.search(text_of(output)):
+            yield f"code cell {number} prints {found.group()!r}"
 
 
 def figures_compare(notebook: NotebookNode) -> Iterator[str]:
     """Figures are SVG, which nbval compares, and carry no date."""
-    for number, cell in enumerate(code_cells(notebook), start=1):
-        for output in cell.outputs:
-            data = output.get("data", {})
-            for kind in data:
-                if kind in ("image/png", "image/jpeg"):
-                    yield f"code cell {number} stores {kind}, which is never compared"
-            if "<dc:date>" in data.get("image/svg+xml", ""):
-                yield f"code cell {number} stores a figure with a date"
+    for number, _, output in outputs_of(notebook):
+        data = output.get("data", {})
+        for kind in [kind for kind in data if kind in ("image/png", "image/jpeg")]:
+            yield f"code cell {number} stores {kind}, which is never compared"
+        if "<dc:date>" in data.get("image/svg+xml", ""):
+            yield f"code cell {number} stores a figure with a date"
 
 
 def figures_speak(notebook: NotebookNode) -> Iterator[str]:
     """Each figure has an alternative text that says something, a caption and a name."""
     for number, cell in enumerate(code_cells(notebook), start=1):
-        if any("image/svg+xml" in output.get("data", {}) for output in cell.outputs):
-            settings = cell.metadata.get("mystnb", {})
-            if len(settings.get("image", {}).get("alt", "").split()) < 8:
-                yield f"the figure of code cell {number} has no telling alt text"
-            for need in ("caption", "name"):
-                if not settings.get("figure", {}).get(need):
-                    yield f"the figure of code cell {number} has no {need}"
+        if not any("image/svg+xml" in output.get("data", {}) for output in cell.outputs):
+            continue
+        settings = cell.metadata.get("mystnb", {})
+        if len(settings.get("image", {}).get("alt", "").split()) < 8:
+            yield f"the figure of code cell {number} has no telling alt text"
+        for need in ("caption", "name"):
+            if not settings.get("figure", {}).get(need):
+                yield f"the figure of code cell {number} has no {need}"
 
 
 def figures_are_pointed_to(notebook: NotebookNode) -> Iterator[str]:
@@ -166,19 +179,18 @@ def clocks_are_exempt(notebook: NotebookNode) -> Iterator[str]:
     A function that reads one of `CLOCKS` is a clock, and so is what a statement sets that does so.
     """
     clocks = set(CLOCKS)
-    for number, cell in enumerate(code_cells(notebook), start=1):
-        for statement in ast.parse(cell.source).body:
-            read = names_in(statement, ast.Load) & clocks
-            if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-                known = {statement.name}
-            else:
-                known = {name for node in ast.walk(statement) for name in set_by(node, clocks)}
-                if read and not is_exempt(cell):
-                    yield f"code cell {number} reads what a clock measured: {sorted(read)}"
-            if read:
-                clocks |= known
-            elif isinstance(statement, ast.FunctionDef | ast.ClassDef | ast.Assign):
-                clocks -= known
+    for number, cell, statement in statements_of(notebook):
+        measured = names_in(statement, ast.Load) & clocks
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            known = {statement.name}
+        else:
+            known = {name for node in ast.walk(statement) for name in set_by(node, clocks)}
+            if measured and not is_exempt(cell):
+                yield f"code cell {number} reads what a clock measured: {sorted(measured)}"
+        if measured:
+            clocks |= known
+        elif isinstance(statement, ast.FunctionDef | ast.ClassDef | ast.Assign):
+            clocks -= known
 
 
 def set_by(node: ast.AST, clocks: set[str]) -> set[str]:
@@ -220,21 +232,25 @@ def exercises_of(notebook: NotebookNode) -> dict[str, str]:
     return dict(form.findall(source))
 
 
+def solutions_of(notebook: NotebookNode) -> Iterator[tuple[str, NotebookNode]]:
+    """The cells between the two marks of each solution, with the label of its exercise."""
+    label = ""
+    for cell in notebook.cells:
+        if cell.source.startswith("```{solution-end}"):
+            label = ""
+        if start := re.match(r"```\{solution-start\} (\S+)", cell.source):
+            label = start.group(1)
+        elif label:
+            yield label, cell
+
+
 def exercises_are_solved(notebook: NotebookNode) -> Iterator[str]:
     """Each exercise has a solution with cells that run, and a link to it (Sphinx links back)."""
     exercises = exercises_of(notebook)
     for label, body in exercises.items():
         if f"{{ref}}`{label}-solution`" not in body:
             yield f"exercise {label} does not link to its solution, {label}-solution"
-    solved = set()
-    open_solution = None
-    for cell in notebook.cells:
-        if start := re.match(r"```\{solution-start\} (\S+)", cell.source):
-            open_solution = start.group(1)
-        elif cell.source.startswith("```{solution-end}"):
-            open_solution = None
-        elif open_solution and cell.cell_type == "code":
-            solved.add(open_solution)
+    solved = {label for label, cell in solutions_of(notebook) if cell.cell_type == "code"}
     for label in sorted(exercises.keys() - solved):
         yield f"exercise {label} has no solution that runs"
     for label in sorted(solved - exercises.keys()):

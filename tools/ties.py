@@ -184,7 +184,8 @@ def evaluate(node: ast.expr) -> float:
         case ast.Constant(value=int() | float() as value):
             return value
         case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATIONS:
-            return OPERATIONS[type(op)](evaluate(left), evaluate(right))
+            result: float = OPERATIONS[type(op)](evaluate(left), evaluate(right))
+            return result
     raise ValueError(f"not an expression of numbers: {ast.unparse(node)}")
 
 

@@ -18,6 +18,7 @@ class Split(NamedTuple):
 
     Examples
     --------
+    >>> from bn_tutorial.book.data import digits
     >>> x_train, x_test, y_train, y_test = digits()
     >>> x_test.shape, y_test.shape
     ((450, 64), (450,))
@@ -42,6 +43,7 @@ def digits(seed: int = 0) -> Split:
 
     Examples
     --------
+    >>> from bn_tutorial.book.data import digits
     >>> digits().x_train.shape
     (1347, 64)
     """
@@ -59,6 +61,7 @@ def wine(seed: int = 0) -> tuple[Split, list[str]]:
 
     Examples
     --------
+    >>> from bn_tutorial.book.data import wine
     >>> split, names = wine()
     >>> split.x_train.shape, names[:3]
     ((133, 13), ['alcohol', 'malic_acid', 'ash'])
@@ -95,6 +98,8 @@ def minibatches(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from bn_tutorial.book.data import minibatches
     >>> x, y = np.zeros((10, 3)), np.zeros(10)
     >>> [batch.shape for batch, _ in minibatches(x, y, 4, np.random.default_rng(0))]
     [(4, 3), (4, 3), (2, 3)]

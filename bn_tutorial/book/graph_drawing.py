@@ -62,6 +62,7 @@ def draw_graph(
 
     Examples
     --------
+    >>> from bn_tutorial.book.graph_drawing import draw_graph
     >>> edges = [("x", "add", False), ("one", "add", False)]
     >>> ax = draw_graph(edges, labels={"x": "x", "add": "x + 1"})
     >>> [text.get_text() for text in ax.texts if text.get_text()]

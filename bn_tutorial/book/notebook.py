@@ -20,6 +20,7 @@ def quiet_tensorflow() -> None:
 
     Examples
     --------
+    >>> from bn_tutorial.book.notebook import quiet_tensorflow
     >>> quiet_tensorflow()
     >>> import logging
     >>> import tensorflow as tf  # without a word

@@ -16,7 +16,7 @@ __all__ = [
     "ORANGE",
     "PURPLE",
     "RED",
-    "round_coordinates",
+    "portable_svg",
     "use_book_style",
 ]
 
@@ -38,6 +38,8 @@ def use_book_style() -> None:
 
     Examples
     --------
+    >>> import matplotlib.pyplot as plt
+    >>> from bn_tutorial.book.style import use_book_style
     >>> with plt.rc_context():  # whose end brings the former look back
     ...     use_book_style()
     ...     plt.rcParams["figure.figsize"]
@@ -70,28 +72,33 @@ def _show_portable_svg(shell: Any) -> None:
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     set_matplotlib_formats("svg")  # type: ignore[no-untyped-call]
-    shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, _portable_svg)
+    shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, _svg_of)
 
 
-def _portable_svg(figure: Figure) -> str:
+def _svg_of(figure: Figure) -> str:
     """The figure as SVG, without the date and without Matplotlib's version."""
     from IPython.core.pylabtools import print_figure
 
     metadata = {"Date": None, "Creator": None}
-    return round_coordinates(print_figure(figure, fmt="svg", metadata=metadata))  # type: ignore[no-untyped-call]
+    return portable_svg(print_figure(figure, fmt="svg", metadata=metadata))  # type: ignore[no-untyped-call]
 
 
-def round_coordinates(svg: str) -> str:
-    """The same SVG with two decimals of a point, on which all processors agree.
+def portable_svg(svg: str) -> str:
+    """The same SVG with what all processors agree on: coordinates with two decimals, counted ids.
 
-    Numbers in its text stay as they are.
+    Matplotlib makes an id of the digits of what it names, Vega of a counter that goes on from one
+    picture to the next. Numbers in the text of a picture stay as they are.
 
     Examples
     --------
-    >>> round_coordinates('<text x="7.12345">0.12345</text>')
-    '<text x="7.12">0.12345</text>'
+    >>> from bn_tutorial.book.style import portable_svg
+    >>> portable_svg('<text id="p0123456789" x="7.12345">0.12345</text>')
+    '<text id="id0" x="7.12">0.12345</text>'
     """
-    # Numbers inside of tags are coordinates; those between tags are labels and stay.
+    made = dict.fromkeys(re.findall(r'\bid="(clip\d+|\w*[0-9a-f]{10})"', svg))
+    counted = {name: f"id{number}" for number, name in enumerate(made)}
+    svg = re.sub(r'(\bid="|#)(\w+)', lambda it: it[1] + counted.get(it[2], it[2]), svg)
+    # Numbers inside of tags are coordinates; those between tags are labels.
     return re.sub(
         r"<[^>]*>",
         lambda tag: re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", tag[0]),

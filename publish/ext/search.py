@@ -1,19 +1,21 @@
 """Let the search find decimals, and quote the section that an index entry leads to.
 
-Sphinx takes 158.11388 apart, and its search then passes over bare digits. Here a decimal is
-one word, both in the index (`split`) and in what the reader types (`splitQuery`). Other
-words are as Sphinx splits them, Chinese ones too: its search also finds parts of words.
+Sphinx takes 158.11388 apart, and its search then passes over bare digits. Here a decimal is one
+word, both in the index (`split`) and in what the reader types (`splitQuery`). Other words are as
+Sphinx splits them, Chinese ones too: its search also finds parts of words.
 """
 
 import re
 
 from docutils import nodes
 from sphinx import addnodes
+from sphinx.application import Sphinx
 from sphinx.search.en import SearchEnglish
+from sphinx.util.typing import ExtensionMetadata
 
 
-class Search(SearchEnglish):
-    """English search that keeps decimals in one piece."""
+class SearchWithDecimals(SearchEnglish):
+    """The search of English pages, with each decimal as one word."""
 
     _word_re = re.compile(r"\d+\.\d+|\w+")
     js_splitter_code = r"""
@@ -24,7 +26,7 @@ DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY &&= location.protocol !== "file:";
 """
 
 
-def lead_to_sections(app, doctree):
+def lead_to_sections(app: Sphinx, doctree: nodes.document) -> None:
     """Let an index entry above a heading lead to the section, which has a text to quote."""
     sections = {
         name: node["ids"][0] for node in doctree.findall(nodes.section) for name in node["ids"]
@@ -36,7 +38,7 @@ def lead_to_sections(app, doctree):
         ]
 
 
-def setup(app):
-    app.add_search_language(Search)
+def setup(app: Sphinx) -> ExtensionMetadata:
+    app.add_search_language(SearchWithDecimals)
     app.connect("doctree-read", lead_to_sections)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

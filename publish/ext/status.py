@@ -1,24 +1,76 @@
-"""Two directives: `{status}` says what the tests compare in each chapter, and when they
-last ran; `{holds-on}` says with which versions they pass.
+"""Two directives: `{status}` says what the tests compare in each chapter, and when they last ran;
+`{holds-on}` says with which versions they pass.
 
-The counts come from the notebooks. Times and versions come from the last run on this
-machine (`_build/runs.json`) or, where there was none of a notebook as it is now, from the
-run that is kept with the sources (`publish/record/runs.json`). A run of other cells counts
-for nothing.
+The counts come from the notebooks. Times and versions come from the last run on this machine
+(`_build/runs.json`) or, where there was none of a notebook as it is now, from the run that is kept
+with the sources (`publish/record/runs.json`). A run of other cells counts for nothing.
 """
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from nbformat import NotebookNode
+from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.typing import ExtensionMetadata
 
 from tools.rules import ROOT, code_cells, is_exempt, read, reason_of, toc_files
 from tools.runs import MATRIX, RECORD, RUNS, digest
 
 
-def counts(notebook):
+class Run(TypedDict):
+    """A run of a notebook, as the recorder of `tools.runs` writes it."""
+
+    digest: str
+    date: str
+    seconds: float
+    passed: bool
+    cells: int
+    versions: dict[str, str]
+
+
+class MatrixRow(TypedDict):
+    """A row of the matrix, as `tools.matrix` writes it."""
+
+    python: str
+    versions: dict[str, str]
+    onednn: str
+    tests: str
+    cells: str
+    date: str
+
+
+class Matrix(TypedDict):
+    """What `tools.matrix` keeps."""
+
+    rows: list[MatrixRow]
+    differences: list[str]
+
+
+class Chapter(NamedTuple):
+    """What the tests compare in a chapter, and its last run, if there was one."""
+
+    link: str
+    outputs: int
+    figures: int
+    exempt: dict[int, str]
+    run: Run | None
+
+    def row(self) -> tuple[object, ...]:
+        """The chapter's cells in the table."""
+        counted = (self.link, self.outputs, self.figures, len(self.exempt))
+        if self.run is None:
+            return *counted, "", "changed since"
+        verdict = "passed" if self.run["passed"] else "**failed**"
+        return *counted, f"{self.run['seconds']:.0f}", verdict
+
+
+def counts(notebook: NotebookNode) -> tuple[int, int, dict[int, str]]:
     """How many outputs and how many figures nbval compares, and why not which cells."""
     cells = code_cells(notebook)
     outputs = [output for cell in cells if not is_exempt(cell) for output in cell.outputs]
@@ -27,101 +79,127 @@ def counts(notebook):
     return len(outputs) - figures, figures, exempt
 
 
-def run_of(path, notebook, records):
+def run_of(path: Path, notebook: NotebookNode, records: Iterable[dict[str, Run]]) -> Run | None:
     """The first recorded run of the notebook as it is now; None where there is none.
 
     A run of some cells only counts if it failed.
     """
     for record in records:
-        run = record.get(path.relative_to(ROOT).as_posix(), {})
-        if run.get("digest") == digest(notebook) and (
-            not run["passed"] or run["cells"] == len(code_cells(notebook))
-        ):
+        run = record.get(path.relative_to(ROOT).as_posix())
+        if run is None or run["digest"] != digest(notebook):
+            continue
+        if not run["passed"] or run["cells"] == len(code_cells(notebook)):
             return run
     return None
 
 
-def report(*records):
-    """The lines on the chapters, in MyST; of ``records`` the first that knows a chapter."""
-    rows, exemptions, environments = [], [], defaultdict(list)
-    sums = [0, 0, 0]
+def chapters(records: Iterable[dict[str, Run]]) -> Iterator[Chapter]:
+    """Yield each chapter that is a notebook, with the run that the first of ``records`` knows."""
     for path in toc_files():
         if path.suffix == ".ipynb":
             notebook = read(path)
-            outputs, figures, exempt = counts(notebook)
-            chapter = f"{{doc}}`/book/{path.stem}`"
             run = run_of(path, notebook, records)
-            if run:
-                seconds = f"{run['seconds']:.0f}"
-                verdict = "passed" if run["passed"] else "**failed**"
-                versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
-                environments[f"{versions}, on {run['date']}"].append(chapter)
-            else:
-                seconds, verdict = "", "changed since"
-            rows.append((chapter, outputs, figures, len(exempt), seconds, verdict))
-            sums = [a + b for a, b in zip(sums, rows[-1][1:4], strict=True)]
-            exemptions += [f"- {chapter}, code cell {n}: {why}" for n, why in exempt.items()]
+            yield Chapter(f"{{doc}}`/book/{path.stem}`", *counts(notebook), run)
 
-    yield "| chapter | outputs | figures | exempt | seconds | last run |"
-    yield "|---|--:|--:|--:|--:|---|"
-    for row in [*rows, ("all", *sums, "", "")]:
-        yield "| " + " | ".join(map(str, row)) + " |"
+
+def table(
+    heads: Iterable[str], rules: Iterable[str], rows: Iterable[Iterable[object]]
+) -> Iterator[str]:
+    """The lines of a table in MyST."""
+    for row in (heads, rules, *rows):
+        yield f"| {' | '.join(map(str, row))} |"
     yield ""
-    for environment, chapters in environments.items():
-        which = "All chapters" if len(chapters) == len(rows) else ", ".join(chapters)
+
+
+def environments(shown: list[Chapter]) -> Iterator[str]:
+    """The lines that say with which versions, and when, the chapters ran."""
+    ran_with = defaultdict(list)
+    for chapter in shown:
+        if run := chapter.run:
+            versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
+            ran_with[f"{versions}, on {run['date']}"].append(chapter.link)
+    for environment, links in ran_with.items():
+        which = "All chapters" if len(links) == len(shown) else ", ".join(links)
         yield f"- {which}: with {environment}."
-    yield from ["", "The exempt cells, and why they are:", "", *exemptions]
 
 
-def holds_on(matrix):
+def report(*records: dict[str, Run]) -> Iterator[str]:
+    """The lines on the chapters, in MyST; of ``records`` the first that knows a chapter."""
+    shown = list(chapters(records))
+    rows = [chapter.row() for chapter in shown]
+    totals = (
+        sum(chapter.outputs for chapter in shown),
+        sum(chapter.figures for chapter in shown),
+        sum(len(chapter.exempt) for chapter in shown),
+    )
+    yield from table(
+        ["chapter", "outputs", "figures", "exempt", "seconds", "last run"],
+        ["---", "--:", "--:", "--:", "--:", "---"],
+        [*rows, ("all", *totals, "", "")],
+    )
+    yield from environments(shown)
+    yield from ["", "The exempt cells, and why they are:", ""]
+    for chapter in shown:
+        for number, reason in chapter.exempt.items():
+            yield f"- {chapter.link}, code cell {number}: {reason}"
+
+
+def holds_on(matrix: Matrix) -> Iterator[str]:
     """The lines on the versions that the tests ran on, in MyST."""
     names = ("TensorFlow", "Keras", "NumPy")
-    yield f"| Python | {' | '.join(names)} | oneDNN | tests | cells |"
-    yield "|---|---|---|---|---|---|---|"
-    for row in matrix["rows"]:
-        versions = [row["versions"].get(name, "") for name in names]
-        shown = [row[key] for key in ("onednn", "tests", "cells")]
-        yield "| " + " | ".join([row["python"], *versions, *shown]) + " |"
+    yield from table(
+        ["Python", *names, "oneDNN", "tests", "cells"],
+        ["---"] * 7,
+        [
+            [
+                row["python"],
+                *(row["versions"].get(name, "") for name in names),
+                *(row["onednn"], row["tests"], row["cells"]),
+            ]
+            for row in matrix["rows"]
+        ],
+    )
     days = sorted({row["date"] for row in matrix["rows"]})
-    yield from ["", f"Run on {', '.join(days)}.", ""]
+    yield from [f"Run on {', '.join(days)}.", ""]
     yield from ["All that may differ with other versions than the locked ones:", ""]
     yield from (f"- {difference}." for difference in matrix["differences"])
 
 
-class Lines(SphinxDirective):
-    """Put lines of MyST where the directive stands."""
+class MystDirective(SphinxDirective):
+    """A directive that puts lines of MyST where it stands."""
 
-    def kept(self, *files):
-        """What those of the files hold that there are."""
+    def kept(self, *files: Path) -> Iterator[Any]:
+        """Yield what each of ``files`` holds, less those that do not exist."""
         for path in map(ROOT.joinpath, files):
             self.env.note_dependency(str(path))
             if path.exists():
                 yield json.loads(path.read_text("utf-8"))
 
-    def show(self, lines):
+    def parse(self, lines: Iterable[str]) -> list[nodes.Node]:
+        """The nodes that ``lines`` make."""
         node = nodes.container()
         self.state.nested_parse(StringList([*lines], source=__file__), 0, node)
         return node.children
 
 
-class Status(Lines):
-    """What is compared in each chapter, and the last run."""
+class StatusDirective(MystDirective):
+    """`{status}`: what is compared in each chapter, and the last run."""
 
-    def run(self):
+    def run(self) -> list[nodes.Node]:
         for path in toc_files():
             self.env.note_dependency(str(path))
-        return self.show(report(*self.kept(RUNS, RECORD)))
+        return self.parse(report(*self.kept(RUNS, RECORD)))
 
 
-class HoldsOn(Lines):
-    """The versions that the tests ran on."""
+class HoldsOnDirective(MystDirective):
+    """`{holds-on}`: the versions that the tests ran on."""
 
-    def run(self):
+    def run(self) -> list[nodes.Node]:
         (matrix,) = self.kept(MATRIX)
-        return self.show(holds_on(matrix))
+        return self.parse(holds_on(matrix))
 
 
-def setup(app):
-    app.add_directive("status", Status)
-    app.add_directive("holds-on", HoldsOn)
+def setup(app: Sphinx) -> ExtensionMetadata:
+    app.add_directive("status", StatusDirective)
+    app.add_directive("holds-on", HoldsOnDirective)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

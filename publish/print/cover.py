@@ -1,6 +1,7 @@
 """The cover: curves of all places and widths above, one bell below."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,26 +12,13 @@ INK, PAPER, GOLD = "#12233f", "#f4f1ea", "#f0b35a"
 def draw_cover(path: Path) -> None:
     """Draw the front cover, 1600 by 2400 pixels, into the file ``path``."""
     figure = plt.figure(figsize=(8, 12), facecolor=INK)
-    text = {"color": PAPER, "ha": "left", "va": "top"}
-    figure.text(0.1, 0.91, "Batch\nNormalization\nin TensorFlow,", fontsize=44, **text)
-    figure.text(
-        0.1,
-        0.68,
-        "verified",
-        fontsize=44,
-        style="italic",
-        **(text | {"color": GOLD}),
-    )
+    text: dict[str, Any] = {"fontsize": 44, "ha": "left", "va": "top"}
+    figure.text(0.1, 0.91, "Batch\nNormalization\nin TensorFlow,", color=PAPER, **text)
+    figure.text(0.1, 0.68, "verified", color=GOLD, style="italic", **text)
     z = np.linspace(-8, 8, 400)
     before = figure.add_axes((0, 0.34, 1, 0.24))
     after = figure.add_axes((0, 0.08, 1, 0.24))
-    for mean, deviation in [
-        (-5, 0.7),
-        (-2.6, 1.6),
-        (0.6, 0.5),
-        (2.4, 2.2),
-        (5.2, 1.0),
-    ]:
+    for mean, deviation in [(-5, 0.7), (-2.6, 1.6), (0.6, 0.5), (2.4, 2.2), (5.2, 1.0)]:
         curve = np.exp(-(((z - mean) / deviation) ** 2) / 2) / deviation
         before.fill_between(z, curve, color=PAPER, alpha=0.12, linewidth=0)
         before.plot(z, curve, color=PAPER, linewidth=1.5)

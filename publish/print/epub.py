@@ -3,6 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from jupyter_book.config import get_final_config
 from sphinx.application import Sphinx
@@ -10,8 +11,9 @@ from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 import bn_tutorial
 from bn_tutorial.book.notebook import quiet_tensorflow
+from publish.print import BOOK, output_folder
 from publish.print.cover import draw_cover
-from publish.print.shared import NAME, ROOT
+from tools.rules import ROOT
 
 # Of the site's extensions, those that bring content; the others are for a browser.
 CONTENT = {
@@ -26,11 +28,13 @@ CONTENT = {
     "sphinx_exercise",
     "publish.ext.status",
 }
-# Settings of the site alone.
+OWN = ["publish.print.ebook", "publish.print.equations"]
+
+# What the names of the settings for the site alone begin with.
 WEB = ("comments_", "html_", "ogp_", "sitemap_", "templates_")
 
 
-def configuration(static: Path) -> dict:
+def configuration(static: Path) -> dict[str, Any]:
     """The site's configuration, turned into an e-book's with its own ``static`` files."""
     config, _ = get_final_config(
         user_yaml=ROOT / "_config.yml",
@@ -40,20 +44,20 @@ def configuration(static: Path) -> dict:
     title = config["html_title"]
     config = {key: value for key, value in config.items() if not key.startswith(WEB)}
     return config | {
-        "extensions": [e for e in config["extensions"] if e in CONTENT] + ["publish.print.ebook"],
+        "extensions": [name for name in config["extensions"] if name in CONTENT] + OWN,
         "project": title,
         "version": bn_tutorial.__version__,
         "html_theme": "basic",
         "html_static_path": [str(static)],
         "html_domain_indices": False,
         "html_math_renderer": "mathml",
-        "epub_basename": f"../{NAME}",
+        "epub_basename": f"../{BOOK}",
         "epub_cover": ("_static/cover.png", "epub-cover.html"),
         "epub_css_files": ["ebook.css"],
         "epub_description": "Batch normalization in TensorFlow, with every number checked.",
         "epub_contributor": config["author"],
-        "epub_identifier": NAME,
-        "epub_uid": NAME,
+        "epub_identifier": BOOK,
+        "epub_uid": BOOK,
         "epub_show_urls": "no",
         "epub_tocdepth": 2,
         "epub_tocscope": "includehidden",
@@ -84,9 +88,8 @@ def build(folder: Path) -> Path:
         app.build()
     if app.statuscode:
         sys.exit("The EPUB was built with warnings: see above.")
-    return folder / f"{NAME}.epub"
+    return folder / f"{BOOK}.epub"
 
 
 if __name__ == "__main__":
-    folder = Path(*sys.argv[1:] or [ROOT / "_build"]).resolve()
-    print("The EPUB is at", build(folder / "epub"))
+    print("The EPUB is at", build(output_folder() / "epub"))

@@ -1,5 +1,5 @@
-// Reads lines of {"tex": …, "display": …} and answers each with a line of MathML, by the
-// MathJax that also typesets the site. Run by ebook.py with the folder of MathJax.
+// Reads lines of {"tex": …, "display": …} and answers each with a line of MathML, by the MathJax
+// that also typesets the site. Run by equations.py with the folder of MathJax.
 const {createInterface} = require("readline");
 
 require(process.argv[2] + "/node-main.js")

@@ -2,81 +2,75 @@
 `python -m publish.print.pdf [FOLDER]`, after `python -m publish.print.epub [FOLDER]`.
 """
 
-import json
 import os
+import re
 import shutil
 import sys
-from html import escape
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import matplotlib
 import yaml
-from playwright.sync_api import Page, sync_playwright
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 from pypdf import PdfReader, PdfWriter
 
-from publish.print.shared import MATHJAX, NAME, ROOT
+from publish.print import BOOK, MATHJAX, TEMPLATES, output_folder
+from tools.rules import ROOT
 
+HERE = Path(__file__).parent
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-LAYOUT = {"prefer_css_page_size": True, "print_background": True}
 
 # The width of the text on A4, in pixels; any height.
-TEXT = {"width": int(170 / 25.4 * 96), "height": 900}
+VIEWPORT: ViewportSize = {"width": int(170 / 25.4 * 96), "height": 900}
 
-# The fonts that Chromium gets to see: Matplotlib's and the book's own Chinese one, none of
-# this machine's. CSS could not do it alone: a figure is a picture, which no @font-face
-# reaches, and where Chromium finds no font at all it prints empty pages. With hinting,
-# letters would stand at whole pixels of a screen, too close or too far apart.
-FONTS = """<?xml version="1.0"?>
-<!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
-<fontconfig>
-<dir>{matplotlib}/fonts/ttf</dir>
-<dir>{own}</dir>
-<cachedir prefix="xdg">fontconfig</cachedir>
-<selectfont><rejectfont><glob>*/LastResort*</glob></rejectfont></selectfont>
-<match target="font"><edit name="hintstyle"><const>hintnone</const></edit></match>
-</fontconfig>
-"""
 
-HEAD = """<!DOCTYPE html>
-<html lang="{language}">
-<head>
-<meta charset="utf-8">
-<title>{title}</title>
-{styles}
-<script src="{script}"></script>
-<script src="{mathjax}"></script>
-</head>
-<body>
-<img id="cover" src="{cover}" alt="Cover: {title}">
-"""
-# A chapter begins a new kind of page, whose head bears the chapter's title.
-CHAPTER = """<style>
-#{page} {{ page: {page}; }}
-@page {page} {{ @top-right {{ content: {head}; }} }}
-</style>
-<div id="{page}">
-{text}
-</div>
-"""
-ENTRY = '<a href="#{page}"><span>{title}</span><span class="number">000</span></a>\n'
+class Chapter(NamedTuple):
+    """A page of the EPUB as a part of one document."""
+
+    name: str
+    title: str
+    html: Markup
+
+
+class Part(NamedTuple):
+    """A part of the book; the page that stands before the parts is one without a caption."""
+
+    caption: str | None
+    chapters: list[Chapter]
+
+
+def css_string(text: str) -> Markup:
+    """``text`` as a string of CSS, in a `<style>` element."""
+    escaped = re.sub(r'["\\<]', lambda character: rf"\{ord(character[0]):x} ", text)
+    return Markup(f'"{escaped}"')
+
+
+def fill(template: str, **values: object) -> str:
+    """What a template makes of ``values``."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["css_string"] = css_string
+    return environment.get_template(template).render(values)
 
 
 def chromium() -> str | None:
     """The system's Chromium, or None."""
-    names = (
-        "chromium",
-        "chromium-browser",
-        "google-chrome",
-        "google-chrome-stable",
-    )
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return next(filter(None, map(shutil.which, names)), None)
 
 
-def chapter(source: Path) -> Element:
-    """A chapter, with names and links that stay apart when all are in one document."""
-    root = ElementTree.parse(source).getroot()
+def make_names_unique(root: Element, source: Path) -> None:
+    """Change a page's names and links so that they stay apart when all are in one document."""
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
         if name := element.get("id"):
@@ -88,99 +82,116 @@ def chapter(source: Path) -> Element:
             page, _, name = link.partition("#")
             page = Path(page or source).stem
             element.set("href", f"#{page}--{name}" if name else f"#{page}")
+
+
+def put_tex_for_mathml(root: Element) -> None:
+    """Give MathJax each equation in its source.
+
+    From it MathJax draws an equation better: MathML does not say that max is an operator, and the
+    spaces around it come out wrong.
+    """
     for math in list(root.iter("math")):
-        # From its source MathJax draws an equation better: MathML does not say that max is
-        # an operator, and the spaces around it come out wrong.
         tex, tail = math.get("alttext"), math.tail
         form = r"\[{}\]" if math.get("display") == "block" else r"\({}\)"
         math.clear()
         math.set("class", "mathjax_process")
         math.tag, math.text, math.tail = "span", form.format(tex), tail
-    return root.find(".//section")
+
+
+def read_chapter(source: Path) -> Chapter:
+    """The chapter that the page ``source`` of the EPUB holds."""
+    root = ElementTree.parse(source).getroot()
+    make_names_unique(root, source)
+    put_tex_for_mathml(root)
+    section, heading = root.find(".//section"), root.find(".//section/h1")
+    if section is None or heading is None:
+        raise ValueError(f"{source} has no section with a title")
+    html = ElementTree.tostring(section, encoding="unicode", method="html")
+    return Chapter(source.stem, "".join(heading.itertext()), Markup(html))
 
 
 def bind(pages: Path) -> str:
     """The whole book as one HTML document."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    here = Path(__file__).parent
-    styles = [pages / "_static/pygments.css", here / "ebook.css", here / "pdf.css"]
-    head = HEAD.format(
+    front = {"chapters": [{"file": toc["root"]}]}
+    parts = [
+        Part(
+            part.get("caption"),
+            [read_chapter(pages / f"{entry['file']}.xhtml") for entry in part["chapters"]],
+        )
+        for part in [front, *toc["parts"]]
+    ]
+    styles = [pages / "_static/pygments.css", HERE / "ebook.css", HERE / "pdf.css"]
+    scripts = [HERE / "pdf.js", MATHJAX / "tex-chtml.js"]
+    return fill(
+        "book.html.jinja",
         language=CONFIG["sphinx"]["config"]["language"],
-        title=escape(CONFIG["title"]),
-        styles="".join(f'<link rel="stylesheet" href="{s.as_uri()}">' for s in styles),
-        script=(here / "pdf.js").as_uri(),
-        mathjax=(MATHJAX / "tex-chtml.js").as_uri(),
+        title=CONFIG["title"],
+        styles=[path.as_uri() for path in styles],
+        scripts=[path.as_uri() for path in scripts],
         cover=(pages / "_static/cover.png").as_uri(),
+        parts=parts,
     )
-    contents, chapters = "<nav><h1>Contents</h1>\n", ""
-    for part in [{"chapters": [{"file": toc["root"]}]}, *toc["parts"]]:
-        if "caption" in part:
-            contents += f'<h2 role="presentation">{escape(part["caption"])}</h2>\n'
-        for name in [entry["file"] for entry in part["chapters"]]:
-            section = chapter(pages / f"{name}.xhtml")
-            title = "".join(section.find("h1").itertext())
-            page = Path(name).name
-            contents += ENTRY.format(page=page, title=escape(title))
-            text = ElementTree.tostring(section, encoding="unicode", method="html")
-            chapters += CHAPTER.format(
-                page=page, head=json.dumps(title, ensure_ascii=False), text=text
-            )
-    return f"{head}{contents}</nav>\n{chapters}</body>\n</html>\n"
 
 
-def number_contents(page: Page, target: Path) -> None:
-    """Print, see on which page each chapter begins, and write it into the contents."""
-    page.pdf(path=target, **LAYOUT)
-    reader = PdfReader(target)
+def write_fonts(target: Path) -> None:
+    """Tell fontconfig in the file ``target`` which fonts there are."""
+    folders = [Path(matplotlib.get_data_path(), "fonts", "ttf"), HERE / "fonts"]
+    target.write_text(fill("fonts.conf.jinja", folders=folders), encoding="utf-8")
+
+
+def print_page(page: Page, target: Path, *, draft: bool = False) -> None:
+    """Print ``page`` into the file ``target``; without tags and outline a ``draft`` is faster."""
+    page.pdf(
+        path=target,
+        prefer_css_page_size=True,
+        print_background=True,
+        tagged=not draft,
+        outline=not draft,
+    )
+
+
+def number_contents(page: Page, printed: Path) -> None:
+    """Write into the contents on which page of ``printed`` each chapter begins."""
+    reader = PdfReader(printed)
     for entry in page.locator("nav a").all():
-        name = entry.get_attribute("href").replace("#", "/")
+        name = (entry.get_attribute("href") or "").replace("#", "/")
         start = reader.get_destination_page_number(reader.named_destinations[name])
         entry.locator(".number").evaluate("(e, start) => e.textContent = start + 1", start)
 
 
-def finish(target: Path) -> None:
-    """Say whose book it is, which Chromium does not."""
+def add_author(target: Path) -> None:
+    """Say whose book it is, which Chromium does not, and open it with its outline."""
     writer = PdfWriter(clone_from=target)
     writer.add_metadata({"/Author": CONFIG["author"]})
     writer.page_mode = "/UseOutlines"
     writer.write(target)
 
 
-def write_fonts(folder: Path) -> Path:
-    """Write into ``folder`` where the fonts are, as fontconfig wants to be told."""
-    target = folder / "fonts.conf"
-    text = FONTS.format(
-        matplotlib=escape(matplotlib.get_data_path()),
-        own=escape(str(Path(__file__).with_name("fonts"))),
-    )
-    target.write_text(text, encoding="utf-8")
-    return target
-
-
 def build(folder: Path) -> Path:
     """Print the pages of ``folder``/epub into ``folder``/pdf."""
-    target = folder / "pdf" / f"{NAME}.pdf"
+    target = folder / "pdf" / f"{BOOK}.pdf"
     target.parent.mkdir(parents=True, exist_ok=True)
-    source = target.with_name("book.html")
+    source, fonts = target.with_name("book.html"), target.with_name("fonts.conf")
     source.write_text(bind(folder / "epub" / "pages"), encoding="utf-8")
+    write_fonts(fonts)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=chromium(),
-            env=os.environ | {"FONTCONFIG_FILE": str(write_fonts(target.parent))},
+            executable_path=chromium(), env={**os.environ, "FONTCONFIG_FILE": str(fonts)}
         )
-        page = browser.new_page(viewport=TEXT)
+        page = browser.new_page(viewport=VIEWPORT)
         page.emulate_media(media="print")
         page.goto(source.as_uri())
         page.evaluate("typeset()")
+        print_page(page, target, draft=True)
         number_contents(page, target)
-        page.pdf(path=target, tagged=True, outline=True, **LAYOUT)
+        print_page(page, target)
         browser.close()
-    finish(target)
+    add_author(target)
     return target
 
 
 if __name__ == "__main__":
     if chromium() is None:
         sys.exit("Chromium is needed to print. On Debian: apt install chromium")
-    folder = Path(*sys.argv[1:] or [ROOT / "_build"]).resolve()
-    print("The PDF is at", build(folder))
+    print("The PDF is at", build(output_folder()))

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 from layer_cases import Peer, alone, assert_close, build, data, digits, needs_renorm
 
+from bn_tutorial.batch_norm import batch_norm_inference
 from bn_tutorial.layers import BatchNormalization
 
 
@@ -125,6 +127,22 @@ def test_a_saved_model_loads(tmp_path):
     assert "bn_tutorial>BatchNormalization" in str(
         zipfile.ZipFile(tmp_path / "model.keras").read("config.json")
     )
+
+
+@stores_in_old_ways
+def test_a_model_that_version_0_1_saved_loads():
+    """Written with Keras 3.12.0, when the layer was in a module and not in a package."""
+    file = Path(__file__).parent / "saved_by_0.1.keras"
+    assert b'"module": "bn_tutorial.layers"' in zipfile.ZipFile(file).read("config.json")
+    model = keras.models.load_model(file)
+    hidden, norm, output = model.layers
+    assert type(norm) is BatchNormalization
+    assert norm.momentum == 0.9
+    x = np.float32([[1, 2, 3, 4], [-1, 0, 0.5, 2]])
+    kernel, bias = output.get_weights()
+    y = batch_norm_inference(hidden(x), *norm.get_weights()) @ kernel + bias
+    written_down = [[-0.6399217, 2.9052279], [-0.8269645, 0.9729404]]
+    assert_close([model(x), y], [np.array(written_down)] * 2)
 
 
 @stores_in_old_ways

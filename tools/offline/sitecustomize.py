@@ -1,6 +1,6 @@
 """Refuse every connection that leaves this machine.
 
-Python imports a module of this name at start-up. `tests/conftest.py` puts this folder on
+Python imports a module of this name at start-up. `conftest.py` puts this folder on
 PYTHONPATH, so that the kernels that run the notebooks have no network, wherever the tests run.
 """
 
@@ -9,17 +9,16 @@ import sys
 
 
 def _is_local(host: object) -> bool:
-    if isinstance(host, bytes):
-        host = host.decode()
-    if host in (None, "", "localhost"):
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in (None, "", "localhost"):
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(str(name)).is_loopback
     except ValueError:
         return False
 
 
-def _refuse_network(event: str, arguments: tuple) -> None:
+def _refuse_network(event: str, arguments: tuple[object, ...]) -> None:
     if event == "socket.connect" and isinstance(arguments[1], tuple):
         host = arguments[1][0]
     elif event in ("socket.getaddrinfo", "socket.gethostbyname"):

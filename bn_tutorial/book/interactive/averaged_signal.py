@@ -36,6 +36,7 @@ def chart() -> alt.LayerChart:
 
     Examples
     --------
+    >>> from bn_tutorial.book.interactive.averaged_signal import chart
     >>> [param.name for param in chart().params]
     ['decay', 'steps', 'start', 'debias', 'signal']
     """

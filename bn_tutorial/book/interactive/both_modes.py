@@ -33,6 +33,7 @@ def chart() -> alt.ConcatChart:
 
     Examples
     --------
+    >>> from bn_tutorial.book.interactive.both_modes import chart
     >>> [panel.name for panel in chart().concat]
     ['training', 'inference']
     """

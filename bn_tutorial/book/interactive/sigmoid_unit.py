@@ -25,6 +25,7 @@ def chart() -> alt.VConcatChart:
 
     Examples
     --------
+    >>> from bn_tutorial.book.interactive.sigmoid_unit import chart
     >>> [row.name for row in chart().vconcat]
     ['before', 'step3', 'step4']
     """

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import altair as alt
 
-from ..style import GREY, round_coordinates
+from ..style import GREY, portable_svg
 
 __all__ = ["INK", "MIME", "VEGA_LITE", "finish", "label", "show", "slider", "text"]
 
@@ -27,6 +26,7 @@ def show(chart: alt.LayerChart | alt.VConcatChart | alt.ConcatChart) -> None:
 
     Examples
     --------
+    >>> from bn_tutorial.book.interactive.toolkit import show
     >>> from bn_tutorial.book.interactive import both_modes
     >>> show(both_modes.chart())
     <interactive figure: a batch in training mode and in inference mode>
@@ -44,18 +44,11 @@ def show(chart: alt.LayerChart | alt.VConcatChart | alt.ConcatChart) -> None:
     display(  # type: ignore[no-untyped-call]
         {
             MIME: spec,
-            "image/svg+xml": _portable(svg),
+            "image/svg+xml": portable_svg(svg),
             "text/plain": plain,
         },
         raw=True,
     )
-
-
-def _portable(svg: str) -> str:
-    """The same SVG with rounded coordinates, and clip paths counted from 0 in each picture."""
-    clips: dict[str, str] = {}
-    svg = re.sub(r"\bclip\d+", lambda name: clips.setdefault(name[0], f"clip{len(clips)}"), svg)
-    return round_coordinates(svg)
 
 
 def slider(
@@ -67,6 +60,7 @@ def slider(
 
     Examples
     --------
+    >>> from bn_tutorial.book.interactive.toolkit import slider
     >>> gamma = slider("gamma", "γ", 0, 4, 0.1, 1)
     >>> gamma.param.value, gamma.param.bind.name
     (1, 'γ')
@@ -83,6 +77,7 @@ def label(name: str, expression: str, height: float, **style: Any) -> alt.Chart:
 
     Examples
     --------
+    >>> from bn_tutorial.book.interactive.toolkit import label
     >>> line = label("sum", "'γ + β = ' + (gamma + beta)", -8)
     >>> line.to_dict()["transform"]
     [{'calculate': "'γ + β = ' + (gamma + beta)", 'as': 'text'}]
@@ -108,6 +103,8 @@ def text(
 
     Examples
     --------
+    >>> import altair as alt
+    >>> from bn_tutorial.book.interactive.toolkit import text
     >>> line = text(alt.Chart(), "total", "sum", -8, align="right")
     >>> line.name, line.mark.align
     ('total', 'right')
@@ -128,6 +125,8 @@ def finish(chart: Any, description: str) -> Any:
 
     Examples
     --------
+    >>> import altair as alt
+    >>> from bn_tutorial.book.interactive.toolkit import finish
     >>> finish(alt.Chart(), "nothing at all").config.background
     'white'
     """
