@@ -48,8 +48,8 @@ def assert_as_textbook(x, axis=-1, epsilon=1e-3, out=None):
     rounding = (2.0**-50 * largest) ** 2  # of the mean, squared
     np.testing.assert_allclose(variance, cache.variance, rtol=1e-10, atol=rounding)
     if y.dtype == np.float64:
-        spread = np.sqrt(cache.variance.min() + epsilon)
-        np.testing.assert_allclose(y, expected, rtol=1e-10, atol=1e-12 * (1 + largest / spread))
+        deviation = np.sqrt(cache.variance.min() + epsilon)
+        np.testing.assert_allclose(y, expected, rtol=1e-10, atol=1e-12 * (1 + largest / deviation))
     else:
         step = np.spacing(np.maximum(np.abs(y), np.abs(expected)))
         assert (np.abs(y.astype(float) - expected) <= step + 1e-9).all()
@@ -95,10 +95,10 @@ def test_any_strides(dtype):
 
 
 @pytest.mark.usefixtures("_blocks")
-@pytest.mark.parametrize(("offset", "spread"), [(1e4, 0.1), (1e5, 1), (1e5, 0.1), (-1e6, 1)])
+@pytest.mark.parametrize(("offset", "deviation"), [(1e4, 0.1), (1e5, 1), (1e5, 0.1), (-1e6, 1)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_far_from_zero(offset, spread, dtype):
-    x = (offset + normal(5000, 6) * spread).astype(dtype)
+def test_far_from_zero(offset, deviation, dtype):
+    x = (offset + normal(5000, 6) * deviation).astype(dtype)
     assert_as_textbook(x)
     # And against exact arithmetic: the float32 numbers themselves are the data.
     _, mean, variance = batch_norm_forward(x, np.ones(6), np.zeros(6))

@@ -3,6 +3,7 @@
 A book of two pages is built with the project's own configuration, which is fast.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -70,7 +71,14 @@ def previews(soup: BeautifulSoup) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> Path:
-    return build(tmp_path_factory.mktemp("published"), SITE, REPOSITORY)
+    """A book with a PDF that is newer than its pages, and an EPUB that is older."""
+    folder = tmp_path_factory.mktemp("published")
+    for kind, time in ("pdf", 2**32), ("epub", 0):
+        file = folder / "_build" / kind / f"whole.{kind}"
+        file.parent.mkdir(parents=True)
+        file.write_text(kind)
+        os.utime(file, (time, time))
+    return build(folder, SITE, REPOSITORY)
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +139,16 @@ def test_breadcrumbs_name_the_part_and_the_page(unpublished):
     assert trail.get_text("|", strip=True).split("|") == ["The part", "Page"]
     assert trail.find("a")["href"] == "index.html"
     assert not page(unpublished, "book/index.html").select(".bd-breadcrumbs")
+
+
+def test_each_page_offers_the_book_as_one_file_if_that_is_not_older(published, unpublished):
+    for name in ("book/page.html", "book/index.html", "404.html"):
+        if editions := page(published, name).select(".editions a"):
+            [link] = editions
+            assert link.text == "PDF"
+            assert (published / name).parent.joinpath(link["href"]).resolve().read_text() == "pdf"
+        else:
+            assert name == "404.html"
+    assert [path.name for path in (published / "downloads").iterdir()] == ["whole.pdf"]
+    assert not page(unpublished, "book/page.html").select(".editions")
+    assert not (unpublished / "downloads").exists()

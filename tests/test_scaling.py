@@ -15,7 +15,7 @@ CENTRING = [mean_normalize, standardize]
 all_scalers = pytest.mark.parametrize("scale", SCALERS)
 
 # The largest number is a million times the smallest difference, so rounding may cost six digits
-# of sixteen, and a spread is never so small that scikit-learn calls the feature constant.
+# of sixteen, and a divisor is never so small that scikit-learn calls the feature constant.
 INTEGERS = st.integers(-(10**6), 10**6)
 TABLES = arrays(np.int64, array_shapes(min_dims=2, max_dims=2, max_side=8), elements=INTEGERS).map(
     lambda table: table / 1000
@@ -28,10 +28,10 @@ LARGEST = np.finfo(np.float64).max
 ANY_FLOAT = st.floats(-LARGEST, LARGEST)
 
 
-def rounding(x, spread):
-    """What rounding may do to ``(x - shift) / spread``, where the shift is a sum over x."""
-    spread = np.where(spread == 0, 1, spread)
-    return 8 * len(x) * np.finfo(np.float64).eps * np.abs(x).max(axis=0) / spread
+def rounding(x, divisor):
+    """What rounding may do to ``(x - shift) / divisor``, where the shift is a sum over x."""
+    divisor = np.where(divisor == 0, 1, divisor)
+    return 8 * len(x) * np.finfo(np.float64).eps * np.abs(x).max(axis=0) / divisor
 
 
 def mean_normalization_formula(x, reference):
@@ -53,7 +53,7 @@ PEERS = [
 @pytest.mark.parametrize(("scale", "peer"), PEERS)
 @given(x=TABLES)
 def test_equals_scikit_learn_on_any_table(scale, peer, x):
-    bound = rounding(x, np.std(x, axis=0))  # a standard deviation is the smallest of the spreads
+    bound = rounding(x, np.std(x, axis=0))  # a standard deviation is the smallest of the divisors
     assert np.all(np.abs(scale(x) - peer.fit_transform(x)) <= bound)
 
 

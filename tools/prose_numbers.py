@@ -163,8 +163,8 @@ def numbers_in(text: str) -> Iterator[Number]:
     for found in NUMBER.finditer(spoken):
         before = spoken[max(0, found.start() - 40) : found.start()]
         after = spoken[found.end() : found.end() + 40]
-        value, spread = value_of(found)
-        low, high = bounds(value, spread, before, after)
+        value, margin = value_of(found)
+        low, high = bounds(value, margin, before, after)
         yield Number(
             start=found.start(),
             text=found.group(),
@@ -210,15 +210,15 @@ def value_of(found: re.Match[str]) -> tuple[float, float]:
     return value, 0.5 if found["small"] or found["large"] else RATIO * value
 
 
-def bounds(value: float, spread: float, before: str, after: str) -> tuple[float, float]:
+def bounds(value: float, margin: float, before: str, after: str) -> tuple[float, float]:
     """Between which values what backs a number must lie, with the words around it."""
     if LEAST_BEFORE.search(before) or LEAST_AFTER.search(after):
         return value, value * (1 + BOUND)
     if MOST_BEFORE.search(before):
         return value / (1 + BOUND), value
     if HEDGE_BEFORE.search(before) or HEDGE_AFTER.search(after):
-        spread = max(spread, HEDGE * value)
-    return value - spread, value + spread
+        margin = max(margin, HEDGE * value)
+    return value - margin, value + margin
 
 
 def spoken_part(text: str) -> str:
