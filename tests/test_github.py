@@ -98,4 +98,4 @@ def test_the_command_of_the_form_prints_the_versions():
 
 
 def test_what_the_form_quotes_is_there():
-    assert "It prints something else here" in (GITHUB.parent / "CONTRIBUTING.md").read_text("utf-8")
+    assert "It prints something else here" in (ROOT / "book" / "status.md").read_text("utf-8")

@@ -16,8 +16,8 @@ import tensorflow as tf
 from packaging.version import Version
 from test_environment import PROJECT, pinned
 
-from bn_tutorial.graph import batch_norm_layer
 from bn_tutorial.layers import BatchNormalization
+from bn_tutorial.tf1 import batch_norm_layer
 from tools.rules import ROOT, read
 
 v1 = tf.compat.v1

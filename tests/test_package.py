@@ -123,7 +123,7 @@ REFERENCE = {"activations", "batch_norm", "fast_batch_norm", "moving_average", "
 MAY_IMPORT = {
     "_checks": {"numpy"},
     **{name: {"numpy", "_checks", *REFERENCE} for name in REFERENCE},
-    "graph": {"tensorflow", "_checks"},
+    "tf1": {"tensorflow", "_checks"},
     "layers": {"tensorflow", "keras", "layers"},
     "models": {"keras", "numpy", "_checks", *REFERENCE, "layers", "models"},
     "book": {*HEAVY, "numpy", "altair", "matplotlib_inline", "vl_convert", *REFERENCE, "book"},

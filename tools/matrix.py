@@ -41,7 +41,7 @@ TESTS = [
 # Those that need nothing but the package and the tools that `install` adds to it: files, or all
 # that are in a folder of this name.
 ALONE = {
-    *("backward", "batch_norm", "examples", "find", "folding", "graph", "layers", "moving_average"),
+    *("backward", "batch_norm", "examples", "find", "folding", "layers", "moving_average", "tf1"),
 }
 TESTS_ALONE = [
     test

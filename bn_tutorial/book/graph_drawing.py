@@ -39,7 +39,7 @@ def draw_graph(
     Parameters
     ----------
     edges
-        (source, target, control) for each edge, as `bn_tutorial.graph.edges` gives them.
+        (source, target, control) for each edge, as `bn_tutorial.tf1.edges` gives them.
     runs
         Names of the operations to fetch. What a session must run for them is drawn boldly,
         the rest pale. By default everything is bold.

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from bn_tutorial.batch_norm import batch_norm_forward, batch_norm_inference
-from bn_tutorial.graph import Edge, batch_norm_layer, edges, run
 from bn_tutorial.moving_average import ExponentialMovingAverage
+from bn_tutorial.tf1 import Edge, batch_norm_layer, edges, run
 
 v1 = tf.compat.v1
 

@@ -71,7 +71,7 @@ def batch_norm_layer(
     Examples
     --------
     >>> import tensorflow as tf
-    >>> from bn_tutorial.graph import batch_norm_layer, run
+    >>> from bn_tutorial.tf1 import batch_norm_layer, run
     >>> with tf.Graph().as_default():
     ...     x = tf.constant([[1.0], [2.0], [6.0]])
     ...     [y] = run(batch_norm_layer(x, train_phase=True, scope_bn="bn"))
@@ -156,7 +156,7 @@ def run(fetch: Any, times: int = 1, feed_dict: Mapping[tf.Tensor, Any] | None = 
     Examples
     --------
     >>> import tensorflow as tf
-    >>> from bn_tutorial.graph import run
+    >>> from bn_tutorial.tf1 import run
     >>> with tf.Graph().as_default():
     ...     count = tf.compat.v1.Variable(0)
     ...     values = run(tf.compat.v1.assign_add(count, 1), times=3)
@@ -173,7 +173,7 @@ class Edge(NamedTuple):
 
     Examples
     --------
-    >>> from bn_tutorial.graph import Edge
+    >>> from bn_tutorial.tf1 import Edge
     >>> source, target, control = Edge("x", "y", control=False)
     >>> target
     'y'
@@ -193,7 +193,7 @@ def edges(graph: tf.Graph) -> list[Edge]:
     Examples
     --------
     >>> import tensorflow as tf
-    >>> from bn_tutorial.graph import edges
+    >>> from bn_tutorial.tf1 import edges
     >>> with tf.Graph().as_default() as graph:
     ...     y = tf.negative(tf.constant(1.0, name="x"), name="y")
     >>> edges(graph)
