@@ -11,6 +11,7 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util.typing import ExtensionMetadata
 
 FOLDER = "downloads"
@@ -24,6 +25,15 @@ def current_editions(app: Sphinx) -> Iterator[Path]:
         for path in Path(app.srcdir, "_build", kind).glob(f"*.{kind}"):
             if path.stat().st_mtime >= changed:
                 yield path
+
+
+def write_pages_again(
+    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
+) -> list[str]:
+    """Have all pages written again where they offer other editions than the last time."""
+    offered = getattr(env, "editions", [])
+    env.editions = [path.name for path in current_editions(app)]  # type: ignore[attr-defined]
+    return [] if env.editions == offered else list(env.found_docs)  # type: ignore[attr-defined]
 
 
 def link_editions(
@@ -46,6 +56,7 @@ def copy_editions(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
+    app.connect("env-get-outdated", write_pages_again)
     app.connect("html-page-context", link_editions)
     app.connect("build-finished", copy_editions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -50,7 +50,7 @@ def write_library(app: Sphinx) -> None:
         library = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]
         # A module's names are its own. But a browser loads no module from a folder, so a
         # function takes its place.
-        target.write_text(f"(() => {{{library}}})();", encoding="utf-8")
+        target.write_text("(() => {" + library + "})();", encoding="utf-8")
 
 
 def add_figures(
