@@ -80,6 +80,24 @@ def test_two_of_the_same_name_are_two():
     assert found == [block.one, block.again]
 
 
+def test_layers_that_hold_each_other():
+    block = Block()
+    block.child = Block()
+    block.child.parent = block
+    assert len(ways(block)) == 6
+
+
+def test_many_ways_to_the_same_layers():
+    """Twenty blocks, each used twice by the next: a million ways to the first."""
+    block = norm("a")
+    for _ in range(20):
+        outer = L.Layer()
+        outer.one, outer.two = L.Layer(), L.Layer()
+        outer.one.inner = outer.two.inner = block
+        block = outer
+    assert len(ways(block)) == 1
+
+
 @pytest.mark.parametrize("thing", [None, "model.keras", [norm()], keras.Input((2,))])
 def test_what_is_no_model_is_refused(thing):
     with pytest.raises(TypeError, match=type(thing).__name__):

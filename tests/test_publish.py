@@ -16,6 +16,7 @@ from bs4 import BeautifulSoup
 from nbformat import write
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from publish.print import BOOK
 from tools.rules import ROOT
 
 SITE = "https://example.org/books/bn"
@@ -74,7 +75,7 @@ def published(tmp_path_factory) -> Path:
     """A book with a PDF that is newer than its pages, and an EPUB that is older."""
     folder = tmp_path_factory.mktemp("published")
     for kind, time in ("pdf", 2**32), ("epub", 0):
-        file = folder / "_build" / kind / f"whole.{kind}"
+        file = folder / "_build" / kind / f"{BOOK}.{kind}"
         file.parent.mkdir(parents=True)
         file.write_text(kind)
         os.utime(file, (time, time))
@@ -149,6 +150,6 @@ def test_each_page_offers_the_book_as_one_file_if_that_is_not_older(published, u
             assert (published / name).parent.joinpath(link["href"]).resolve().read_text() == "pdf"
         else:
             assert name == "404.html"
-    assert [path.name for path in (published / "downloads").iterdir()] == ["whole.pdf"]
+    assert [path.name for path in (published / "downloads").iterdir()] == [f"{BOOK}.pdf"]
     assert not page(unpublished, "book/page.html").select(".editions")
     assert not (unpublished / "downloads").exists()

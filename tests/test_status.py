@@ -173,7 +173,7 @@ def test_a_cell_may_differ_only_below_a_version(monkeypatch, versions, may):
     monkeypatch.setattr(matrix, "DIFFERENCES", [difference])
     assert matrix.may_differ(f"book/{path.stem}.ipynb::Cell 2", versions) is may
     assert not matrix.may_differ(f"book/{path.stem}.ipynb::Cell 3", versions)
-    assert not matrix.may_differ("tests.test_layers::test_x", versions)
+    assert not matrix.may_differ("tests.test_x::test_y", versions)
 
 
 def test_the_matrix_counts_what_a_report_says(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The look of the figures, and that they come out the same every time."""
 
 import itertools
+import re
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -10,7 +11,16 @@ from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.colors import to_rgb
 
 from bn_tutorial.book.graph_drawing import draw_graph
-from bn_tutorial.book.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, use_book_style
+from bn_tutorial.book.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    portable_svg,
+    use_book_style,
+)
 
 mpl.use("agg")
 
@@ -62,6 +72,42 @@ def test_figures_in_the_book_style_do_not_show_rounding_noise(svg):
     assert figure(1e-7) == figure(0) == figure(-1e-7)
     assert figure(1e-2) != figure(0)
     assert ">0.12345</text>" in figure(0)
+
+
+HASHED = "p0123456789"
+
+
+@pytest.mark.parametrize(
+    ("svg", "what_stays"),
+    [
+        (f'<g id="{HASHED}"/><text>color #{HASHED} 0.12345</text>', f">color #{HASHED} 0.12345<"),
+        (f'<g id="{HASHED}"/><a href="https://x.org/p#{HASHED}"/>', f'"https://x.org/p#{HASHED}"'),
+        (f'<g id="{HASHED}" data-id="{HASHED}"/>', f'data-id="{HASHED}"'),
+        (f'<g id="0"/><g id="{HASHED}"/>', '<g id="0"/>'),
+        (f'<g id="{HASHED}"/><path fill="#0072B2"/>', "#0072B2"),
+    ],
+)
+def test_what_is_no_id_stays(svg, what_stays):
+    portable = portable_svg(svg)
+    assert what_stays in portable
+    assert f'id="{HASHED}"' not in portable.replace("data-id", "")
+
+
+def test_ids_are_renamed_wherever_they_are_used():
+    used = f'<path id="{HASHED}"/><g clip-path="url(#{HASHED})"/><use xlink:href="#{HASHED}"/>'
+    names = re.findall(r'(?:id="|#)([\w-]+)', portable_svg(used))
+    assert len(names) == 3
+    assert len(set(names)) == 1
+
+
+def test_pictures_in_one_document_share_an_id_only_if_they_are_the_same():
+    def ids(width):
+        rectangle = f'<rect width="{width}"/>'
+        svg = portable_svg(f'<clipPath id="{HASHED}">{rectangle}</clipPath><g id="clip3"/>')
+        return re.findall(r'id="(.*?)"', svg)
+
+    assert len({*ids(1.111111), *ids(1.111112)}) == 2  # the same, once they are rounded
+    assert len({*ids(1), *ids(2)}) == 4
 
 
 # What red, green and blue (linear) become for who lacks a kind of cone: Machado, Oliveira and

@@ -26,7 +26,7 @@ _Edge = tuple[str, str, bool]  # source, target, whether it is a control edge
 def draw_graph(
     edges: Iterable[tuple[str, str, bool]],
     *,
-    runs: Sequence[str] | None = None,
+    runs: Iterable[str] | None = None,
     labels: Mapping[str, str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -69,10 +69,11 @@ def draw_graph(
     ['x', 'x + 1']
     """
     edges = list(edges)
+    fetched = None if runs is None else list(runs)
     drawn = [edge for edge in edges if labels is None or {*edge[:2]} <= labels.keys()]
     places = _places(drawn, labels or ())
-    _check(edges, places, runs or ())
-    bold = _needed(edges, places if runs is None else runs)
+    _check(edges, places, fetched or ())
+    bold = _needed(edges, places if fetched is None else fetched)
 
     if ax is None:
         _, ax = plt.subplots()

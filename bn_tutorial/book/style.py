@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -27,6 +29,10 @@ GREEN = "#009E73"
 PURPLE = "#CC79A7"
 RED = "#882255"
 GREY = "#767676"
+
+_TAG = re.compile(r"<[^>]*>")
+_DIGITS = re.compile(r"-?\d+\.\d{3,}")
+_ID = re.compile(r'(\sid="|\burl\(#|href="#)(\w+)')
 
 
 def use_book_style() -> None:
@@ -84,23 +90,28 @@ def _svg_of(figure: Figure) -> str:
 
 
 def portable_svg(svg: str) -> str:
-    """The same SVG with what all processors agree on: coordinates with two decimals, counted ids.
+    """The same SVG with what all processors agree on: coordinates with two decimals, other ids.
 
-    Matplotlib makes an id of the digits of what it names, Vega of a counter that goes on from one
-    picture to the next. Numbers in the text of a picture stay as they are.
+    Matplotlib makes an id of all digits of what it names, Vega of a counter that goes on from one
+    picture to the next. Here an id is made of the rounded picture and a number, so that different
+    pictures can stand in one document. Text stays as it is.
 
     Examples
     --------
     >>> from bn_tutorial.book.style import portable_svg
     >>> portable_svg('<text id="p0123456789" x="7.12345">0.12345</text>')
-    '<text id="id0" x="7.12">0.12345</text>'
+    '<text id="svg4ad0a340-0" x="7.12">0.12345</text>'
     """
-    made = dict.fromkeys(re.findall(r'\bid="(clip\d+|\w*[0-9a-f]{10})"', svg))
-    counted = {name: f"id{number}" for number, name in enumerate(made)}
-    svg = re.sub(r'(\bid="|#)(\w+)', lambda it: it[1] + counted.get(it[2], it[2]), svg)
-    # Numbers inside of tags are coordinates; those between tags are labels.
-    return re.sub(
-        r"<[^>]*>",
-        lambda tag: re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", tag[0]),
+    svg = _TAG.sub(lambda tag: _DIGITS.sub(lambda it: f"{float(it[0]):.2f}", tag[0]), svg)
+    names = dict.fromkeys(re.findall(r'<[^>]*\sid="(clip\d+|\w*[0-9a-f]{10})"', svg))
+    counted = _rename(svg, {name: str(number) for number, name in enumerate(names)})
+    picture = sha256(counted.encode()).hexdigest()[:8]
+    return _rename(svg, {name: f"svg{picture}-{number}" for number, name in enumerate(names)})
+
+
+def _rename(svg: str, names: Mapping[str, str]) -> str:
+    """The same SVG with other ``names`` for ids, where they are given and where they are used."""
+    return _TAG.sub(
+        lambda tag: _ID.sub(lambda it: it[1] + names.get(it[2], it[2]), tag[0]),
         svg,
     )

@@ -22,10 +22,11 @@ def find_batch_norms(
 
     Returns
     -------
-    list of (str, keras.layers.BatchNormalization)
-        Subclasses count too. They come in the order in which Keras tracks them, each once, with
-        its name; ``outer/name`` for one in a nested model, a wrapper or another layer that holds
-        layers. Two different layers may have the same name.
+    list
+        For each, the way to it and the layer. The way is its name, or ``outer/name`` where it is
+        in a nested model, a wrapper or another layer that holds layers; two different layers may
+        have the same one. They come in the order in which Keras tracks them, each once, and
+        subclasses too.
 
     Raises
     ------
@@ -44,15 +45,14 @@ def find_batch_norms(
     """
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(f"model must be a Keras model or layer, got {type(model).__name__}")
-    first_way: dict[int, tuple[str, Any]] = {}
-    for way, layer in _ways_to_batch_norms(model):
-        first_way.setdefault(id(layer), (way, layer))
-    return list(first_way.values())
+    return list(_batch_norms_inside(model, "", {id(model)}))
 
 
-def _ways_to_batch_norms(model: Any) -> Iterator[tuple[str, Any]]:
-    for layer in model._flatten_layers(include_self=False, recursive=False):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            yield layer.name, layer
-        for way, inner in _ways_to_batch_norms(layer):
-            yield f"{layer.name}/{way}", inner
+def _batch_norms_inside(layer: Any, way: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Yield what lies in a layer, but for what was ``seen`` already: layers may hold each other."""
+    for inner in layer._flatten_layers(include_self=False, recursive=False):
+        if id(inner) not in seen:
+            seen.add(id(inner))
+            if isinstance(inner, keras.layers.BatchNormalization):
+                yield way + inner.name, inner
+            yield from _batch_norms_inside(inner, f"{way}{inner.name}/", seen)

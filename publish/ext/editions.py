@@ -1,7 +1,7 @@
 """The PDF and the EPUB beside the pages, where `make pdf` or `make epub` has made them.
 
-A book is copied and linked only while it is newer than all sources, so that no page offers an old
-one.
+An edition is copied and linked only while it is newer than all sources of the book, so that no page
+offers an old one.
 """
 
 import shutil
@@ -14,35 +14,45 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.typing import ExtensionMetadata
 
+from publish.print import BOOK
+
 FOLDER = "downloads"
+# What the pages are made of.
+SOURCES = ("_config.yml", "_toc.yml", "bn_tutorial", "book", "publish")
 
 
 def current_editions(app: Sphinx) -> Iterator[Path]:
     """Yield the files of the editions that are newer than every source of the book."""
-    sources = map(app.env.doc2path, app.env.found_docs)
-    changed = max(Path(source).stat().st_mtime for source in sources)
+    root = Path(app.srcdir)
+    sources = [path for name in SOURCES for path in (root / name, *(root / name).rglob("*"))]
+    changed = max(
+        path.stat().st_mtime
+        for path in sources
+        if path.is_file() and "__pycache__" not in path.parts
+    )
     for kind in ("pdf", "epub"):
-        for path in Path(app.srcdir, "_build", kind).glob(f"*.{kind}"):
-            if path.stat().st_mtime >= changed:
-                yield path
+        path = root / "_build" / kind / f"{BOOK}.{kind}"
+        if path.is_file() and path.stat().st_mtime >= changed:
+            yield path
 
 
 def write_pages_again(
     app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
 ) -> list[str]:
     """Have all pages written again where they offer other editions than the last time."""
-    offered = getattr(env, "editions", [])
-    env.editions = [path.name for path in current_editions(app)]  # type: ignore[attr-defined]
-    return [] if env.editions == offered else list(env.found_docs)  # type: ignore[attr-defined]
+    if app.builder.name != "html":
+        return []
+    before = getattr(env, "editions", [])
+    env.editions = now = [path.name for path in current_editions(app)]  # type: ignore[attr-defined]
+    return [] if now == before else list(env.found_docs)
 
 
 def link_editions(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
     """Give the side bar the editions, by their kind, and the address of each."""
-    context["editions"] = {
-        path.suffix[1:].upper(): f"{FOLDER}/{path.name}" for path in current_editions(app)
-    }
+    editions = current_editions(app) if app.builder.name == "html" else ()
+    context["editions"] = {path.suffix[1:].upper(): f"{FOLDER}/{path.name}" for path in editions}
 
 
 def copy_editions(app: Sphinx, exception: Exception | None) -> None:
