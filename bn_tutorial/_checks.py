@@ -66,7 +66,7 @@ def channel_values(values: ArrayLike, name: str, x: Array, axis: int) -> Array:
     array, _ = as_float(values, name)
     if array.shape != (x.shape[axis],):
         raise ValueError(
-            f"{name} must have shape ({x.shape[axis]},), one value a channel of x "
+            f"{name} must have shape ({x.shape[axis]},), one value per channel of x "
             f"(shape {x.shape}, axis {axis}), got {array.shape}"
         )
     return array
