@@ -399,8 +399,8 @@ all_slots = pytest.mark.parametrize(
 def test_a_channel_mismatch_raises(function, position, shape):
     name = NAMES[position]
     if function in (batch_norm_forward, batch_norm_inference):
-        message = f"{name} must have shape (3,), one value per channel of x (shape (4, 3), axis 1), "
-        message += f"got {shape}"
+        message = f"{name} must have shape (3,), one value per channel of x (shape (4, 3), "
+        message += f"axis 1), got {shape}"
     else:
         message = f"'{name}': {shape}"
     with pytest.raises(ValueError, match=re.escape(message)):
