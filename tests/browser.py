@@ -1,7 +1,6 @@
 """The built book, served as a static host would serve it, and opened in Chromium."""
 
 import gzip
-import shutil
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright
 
+from publish.print import pdf
 from tools.rules import ROOT
 
 DESKTOP, TABLET, PHONE = 1280, 768, 360
@@ -73,8 +73,7 @@ class Server(ThreadingHTTPServer):
 
 def chromium(playwright: Playwright) -> Browser | None:
     """The system's Chromium, which can reach nothing but this machine; None where there is none."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next(filter(None, map(shutil.which, names)), None)
+    found = pdf.chromium()
     if found is None:
         return None
     return playwright.chromium.launch(

@@ -26,11 +26,10 @@ from xml.etree import ElementTree
 from packaging.requirements import Requirement
 
 from tools.rules import ROOT, code_cells, read
-from tools.runs import MATRIX
+from tools.runs import MATRIX, PACKAGES
 
 UV = Path(sys.executable).with_name("uv")
 WORK = ROOT / "_build" / "matrix"
-PACKAGES = ["TensorFlow", "Keras", "NumPy"]
 # The package's tests. The others look at the book's files and pages, which are the same everywhere.
 OF_THE_BOOK = {"book", "environment", "github", "print", "publish", "rules", "site", "status"}
 TESTS = [

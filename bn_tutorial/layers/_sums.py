@@ -18,10 +18,10 @@ class Sums(NamedTuple):
     weigh: Callable[[Any], Any]
     #: Return the sum, per channel, of the values here that count.
     total: Callable[[Any], Any]
-    #: Return the sums over all replicas of some totals, sent in one message.
-    agree: Callable[..., tuple[Any, ...]]
     #: How many values count here, per channel or for all channels alike.
     count: Any
+    #: Return the sums over all replicas of some totals, sent in one message.
+    agree: Callable[..., tuple[Any, ...]] = lambda *totals: totals
     over_replicas: bool = False
 
 
@@ -43,7 +43,6 @@ def sums_of(
         sums = Sums(
             weigh=lambda values: values,
             total=lambda values: channel_sum(layout, path, values),
-            agree=lambda *totals: totals,
             count=layout.count,
         )
     else:
@@ -68,7 +67,6 @@ def _sums_under(layout: Layout, path: Path, weights: Any) -> Sums:
     return Sums(
         weigh=lambda values: values * weights,
         total=by_matrices if path.multiply_by_mask else one_by_one,
-        agree=lambda *totals: totals,
         count=(
             tf.reduce_sum(weights) if layout.channels_last else channel_sum(layout, path, weights)
         ),

@@ -18,15 +18,14 @@ from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
 from bn_tutorial.book.interactive.toolkit import MIME, VEGA_LITE
-from tools.rules import read
+from tools.rules import outputs_of, read
 
 LIBRARY = "vega.js"
 
 
 def live_figures(notebook: NotebookNode) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name of each live figure and its specification in Vega."""
-    outputs = ((cell, output) for cell in notebook.cells for output in cell.get("outputs", []))
-    for cell, output in outputs:
+    for _, cell, output in outputs_of(notebook):
         if spec := output.get("data", {}).get(MIME):
             vega = vl_convert.vegalite_to_vega(spec, vl_version=VEGA_LITE)
             # It names Vega 5, of which Vega 6 would complain on the console.

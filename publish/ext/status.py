@@ -20,7 +20,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 from tools.rules import ROOT, code_cells, is_exempt, read, reason_of, toc_files
-from tools.runs import MATRIX, RECORD, RUNS, digest
+from tools.runs import MATRIX, PACKAGES, RECORD, RUNS, digest
 
 
 class Run(TypedDict):
@@ -146,14 +146,13 @@ def report(*records: dict[str, Run]) -> Iterator[str]:
 
 def holds_on(matrix: Matrix) -> Iterator[str]:
     """The lines on the versions that the tests ran on, in MyST."""
-    names = ("TensorFlow", "Keras", "NumPy")
     yield from table(
-        ["Python", *names, "oneDNN", "tests", "cells"],
+        ["Python", *PACKAGES, "oneDNN", "tests", "cells"],
         ["---"] * 7,
         [
             [
                 row["python"],
-                *(row["versions"].get(name, "") for name in names),
+                *(row["versions"].get(name, "") for name in PACKAGES),
                 *(row["onednn"], row["tests"], row["cells"]),
             ]
             for row in matrix["rows"]
