@@ -10,7 +10,7 @@ READY := $(VENV)/ready
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf epub test format links matrix bench lab refresh lock clean
+.PHONY: help book pdf epub test format links matrix bench sweep lab refresh lock clean
 
 help:  ## list these verbs
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -49,8 +49,12 @@ links: $(READY)  ## ask for every address in the book's pages, and fail where on
 matrix: $(READY)  ## run the tests and the notebooks with other versions, old and new (an hour)
 	$(BIN)/python -m tools.matrix $(ROWS)
 
+# A subset: make bench PARTS="imports ratios", by the names in tools/benchmark.py
 bench: $(READY)  ## measure time and memory, and fail where a bound is missed (some minutes)
-	$(BIN)/python -m tools.benchmark
+	$(BIN)/python -m tools.benchmark $(PARTS)
+
+sweep: PARTS := sweep
+sweep: bench  ## time the layer against Keras's in all kinds of circumstances (a quarter of an hour)
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab book

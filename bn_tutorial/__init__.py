@@ -33,11 +33,24 @@ _MODULES = (
     "tf1",
 )
 
+TYPE_CHECKING = False  # a type checker takes it for true; importing it would load all of `typing`
 
-def __getattr__(name: str) -> ModuleType:
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if TYPE_CHECKING:
+    from . import activations as activations
+    from . import batch_norm as batch_norm
+    from . import book as book
+    from . import fast_batch_norm as fast_batch_norm
+    from . import layers as layers
+    from . import models as models
+    from . import moving_average as moving_average
+    from . import scaling as scaling
+    from . import tf1 as tf1
+else:
+
+    def __getattr__(name: str) -> ModuleType:
+        if name in _MODULES:
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

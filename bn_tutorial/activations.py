@@ -25,6 +25,18 @@ __all__ = [
     "tanh_derivative",
 ]
 
+# Lobatto's rule, in [-1, 1]: the ends and the 14 extrema of a Legendre polynomial. With the ends, a
+# jump beside one is seen too.
+_POLYNOMIAL = np.polynomial.Legendre.basis(15)
+NODES = np.concatenate([[-1.0], _POLYNOMIAL.deriv().roots(), [1.0]])
+NODE_WEIGHTS = 2 / (15 * 16 * _POLYNOMIAL(NODES) ** 2)
+
+# Where a panel is divided. Halves would mirror one another, and so might what both get wrong.
+GOLDEN = (3 - 5**0.5) / 2
+
+# How many panels at a time `normal_mean` works on: with this many, some hundred megabytes.
+MOST_PANELS = 200_000
+
 
 def sigmoid(z: ArrayLike) -> Array:
     r"""The logistic function, from 0 to 1.
@@ -120,15 +132,25 @@ def normal_mean(
 
     .. math:: \mathrm{E}[f(z)] = \int f(\mu + \sigma t)\,\varphi(t)\,dt
 
-    with the standard normal density φ. The trapezoidal rule on [-12, 12] with a step of 1/100
-    is exact to rounding for smooth functions, because φ and all its derivatives vanish there.
+    with the standard normal density φ. The range of t from -12 to 12, outside of which φ is below
+    1e-31, is divided into panels, and these are divided until Lobatto's rule gives the same on a
+    panel and on its two parts. The differences that are left add up to at most 1e-11 E|f(z)|, for
+    functions with kinks and jumps too. A peak of f that is narrower than half a unit of z, or than
+    a thirtieth of the deviation where that is less, may be missed.
 
     Parameters
     ----------
     function
-        Elementwise function of an array.
+        Elementwise function of an array; it is called with arrays of rank 2.
     mean, deviation
-        Of the normal distribution; ``ValueError`` for a deviation below 0.
+        Of the normal distribution: a finite number, and one from 0 to 10,000.
+
+    Raises
+    ------
+    ValueError
+        For another mean or deviation, and where the bound on the error cannot be met: for a
+        function that is infinite or NaN somewhere, that is noise, or whose values beyond 12
+        deviations would change its mean, as those of exp(9 z).
 
     Examples
     --------
@@ -139,12 +161,51 @@ def normal_mean(
     >>> round(normal_mean(np.square, mean=3.0, deviation=2.0), 6)
     13.0
     """
+    if not -np.inf < mean < np.inf:
+        raise ValueError(f"a mean must be finite, got {mean!r}")
     if not deviation >= 0:
         raise ValueError(f"a standard deviation must not be negative, got {deviation!r}")
-    step = 0.01
-    t = np.arange(-1200, 1201) * step
-    density = np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi)
-    return float(np.sum(function(mean + deviation * t) * density) * step)
+    if deviation > 10_000:
+        raise ValueError(f"a deviation above 10000 needs too many panels, got {deviation!r}")
+
+    def integrand(t: Array) -> Array:
+        return function(mean + deviation * t) * np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi)
+
+    # No panel is wider than half a unit of t, or than 8 units of z.
+    edges = np.linspace(-12, 12, 1 + max(48, int(np.ceil(3 * deviation))))
+    left, right = edges[:-1], edges[1:]
+    whole, sizes = _integrate(integrand, left, right)
+    size = np.sum(sizes)
+    if np.abs(integrand(edges[np.newaxis, [0, -1]])).max() > 1e-12 * size:
+        raise ValueError("values of function beyond 12 deviations would change its mean")
+
+    total, error, tolerance = 0.0, 0.0, 1e-12 * size / len(left)
+    while len(left):
+        if len(left) > MOST_PANELS:
+            raise ValueError("function is too rough to be integrated to 11 digits")
+        middle = left + GOLDEN * (right - left)
+        lower, _ = _integrate(integrand, left, middle)
+        upper, _ = _integrate(integrand, middle, right)
+        difference = np.abs(lower + upper - whole)
+        rough = difference > tolerance
+        total += np.sum((lower + upper)[~rough])
+        error += np.sum(difference[~rough])
+        left, right = np.append(left[rough], middle[rough]), np.append(middle[rough], right[rough])
+        whole = np.append(lower[rough], upper[rough])
+    if error > 1e-11 * size:
+        raise ValueError("function is too rough to be integrated to 11 digits")
+    return float(total)
+
+
+def _integrate(
+    integrand: Callable[[Array], Array], left: Array, right: Array
+) -> tuple[Array, Array]:
+    """Integrals of ``integrand`` and of its absolute value over panels, by Lobatto's rule."""
+    half = (right - left)[:, np.newaxis] / 2
+    values = integrand(left[:, np.newaxis] + half * (1 + NODES)) * half
+    if not np.isfinite(values).all():
+        raise ValueError("function is infinite or NaN within 12 deviations of the mean")
+    return values @ NODE_WEIGHTS, np.abs(values) @ NODE_WEIGHTS
 
 
 def saturated_share(

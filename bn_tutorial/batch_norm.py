@@ -21,6 +21,9 @@ Conventions that all functions share:
 - ``TypeError`` is raised for data that are not real numbers; ``ValueError`` for an empty batch,
   an axis out of range, parameters that do not have one value per channel, ``epsilon`` ≤ 0 or a
   negative variance.
+- An empty batch has no statistics. TensorFlow's fused kernel returns an empty output for it, with
+  NaN for mean and variance, which moving averages would keep for good; here it is an error.
+  Inference mode, which needs none, takes empty batches.
 """
 
 from __future__ import annotations

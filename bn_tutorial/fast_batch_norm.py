@@ -2,7 +2,7 @@ r"""Batch normalization in NumPy for large inputs: `bn_tutorial.batch_norm` in b
 
 The textbook function moves some 38 times the size of a float32 input between memory and
 processor. This one reads the input twice and writes the output once: three times. It works
-through blocks that fit into a processor's cache:
+through blocks that fit into a processor's cache, some channels at a time:
 
 1. Each block is copied into a small float64 buffer. There the mean :math:`\mu_b` and the sum of
    squared deviations :math:`S_b` of its :math:`n_b` values per channel are taken in two passes, and
@@ -14,8 +14,8 @@ through blocks that fit into a processor's cache:
       S \leftarrow S + S_b + \frac{n\,n_b}{n + n_b}\,\delta^2, \qquad
       \delta = \mu_b - \mu
 
-2. With the statistics complete, each block is read again, normalized in the buffer, and rounded
-   once, into its place in the output.
+2. With the statistics of these channels complete, each block is read again, normalized in the
+   buffer, and rounded once, into its place in the output.
 
 Conventions and errors are those of `bn_tutorial.batch_norm`. On some ten thousand values or
 fewer, which fit into the cache anyway, the textbook function is faster.
@@ -67,8 +67,11 @@ def batch_norm_forward(
     `bn_tutorial.batch_norm.batch_norm_forward`: float32 results of the two differ by the last bit
     at most, unless γx̂ and β cancel. A constant channel comes out as ``beta``.
 
-    Besides ``out`` it needs 256 kB for a block, and some float64 arrays of shape (channels,).
-    Fastest when ``x`` and ``out`` have the same layout in memory, whatever that is.
+    Besides the arrays that it returns it needs less than 512 KiB, half of it for a block; and
+    float64 copies of ``gamma`` and ``beta`` where they are no float64 arrays, or share memory with
+    ``out``. With few values per channel, ``mean`` and ``variance`` are themselves large: half the
+    size of a float32 ``x`` with eight values per channel. Fastest when ``x`` and ``out`` have the
+    same layout in memory, whatever that is.
 
     Parameters
     ----------
@@ -113,69 +116,69 @@ def batch_norm_forward(
     working, dtype = float_dtypes(x.dtype, "x")
     axis = channel_axis(x, axis)
     gamma = channel_values(gamma, "gamma", x, axis)
-    beta = channel_values(beta, "beta", x, axis).copy()  # it might lie in ``out``
+    beta = channel_values(beta, "beta", x, axis)
     check_not_empty(x, axis)
     y = np.empty_like(x, dtype=dtype) if out is None else _check_out(out, x, dtype)
+    gamma, beta = (a.copy() if np.may_share_memory(a, y) else a for a in (gamma, beta))
 
     # The axes in the order in which memory runs.
     order = sorted(range(x.ndim), key=lambda i: -abs(x.strides[i]))
     source, target, axis = x.transpose(order), y.transpose(order), order.index(axis)
     buffer = np.empty(min(BLOCK, x.size), dtype=working)
 
-    mean, variance = _moments(source, axis, buffer)
-    scale = gamma / np.sqrt(variance + epsilon)
-    for block in _block_slices(source.shape, axis):
-        channels = block[axis]
-        values = _copy_block(source[block], axis, buffer)
-        values -= mean[channels, np.newaxis]
-        values *= scale[channels, np.newaxis]
-        values += beta[channels, np.newaxis]
-        target[block] = values.reshape(target[block].shape)
+    mean, variance = np.empty((2, source.shape[axis]), working)
+    for channels, blocks in _block_slices(source.shape, axis):
+        mean[channels], variance[channels] = _moments(source, axis, blocks, buffer)
+        scale = gamma[channels] / np.sqrt(variance[channels] + epsilon)
+        for block in blocks:
+            values = _copy_block(source[block], axis, buffer)
+            values -= mean[channels, np.newaxis]
+            values *= scale[:, np.newaxis]
+            values += beta[channels, np.newaxis]
+            target[block] = values.reshape(target[block].shape)
     return y, mean, variance
 
 
-def _moments(x: Array, axis: int, buffer: Array) -> tuple[Array, Array]:
-    """Mean and biased variance per channel, merged from those of the blocks."""
-    count = np.zeros(x.shape[axis], buffer.dtype)
-    mean, squares = np.zeros_like(count), np.zeros_like(count)
-    for block in _block_slices(x.shape, axis):
-        channels = block[axis]
+def _moments(
+    x: Array, axis: int, blocks: list[tuple[slice, ...]], buffer: Array
+) -> tuple[Array, Array]:
+    """Mean and biased variance per channel of some channels, merged from those of their blocks."""
+    # From one of the values, the deviations of a constant are exactly 0, and so is their sum.
+    first = tuple(part if i == axis else part.start for i, part in enumerate(blocks[0]))
+    mean = x[first].astype(buffer.dtype)
+    squares, n = np.zeros_like(mean), 0
+    for block in blocks:
         values = _copy_block(x[block], axis, buffer)
-        n, n_b = count[channels], values.shape[0] * values.shape[2]
-
-        # Deviations from one of the values: those of a constant are exactly 0, and so is their sum.
-        first = values[0, :, 0].copy()
-        values -= first[:, np.newaxis]
-        center = np.einsum("acb->c", values) / n_b
-        values -= center[:, np.newaxis]
-        squares_b = np.einsum("acb,acb->c", values, values)
-
-        mean_b = first + center
-        delta = np.where(n == 0, 0, mean_b - mean[channels])
-        mean[channels] = np.where(n == 0, mean_b, mean[channels] + delta * (n_b / (n + n_b)))
-        squares[channels] += squares_b + delta**2 * (n * n_b / (n + n_b))
-        count[channels] += n_b
-    return mean, squares / count
+        n_b = values.shape[0] * values.shape[2]
+        values -= mean[:, np.newaxis]
+        delta = np.einsum("acb->c", values) / n_b
+        values -= delta[:, np.newaxis]
+        squares += np.einsum("acb,acb->c", values, values) + delta**2 * (n * n_b / (n + n_b))
+        mean += delta * (n_b / (n + n_b))
+        n += n_b
+    return mean, squares / n
 
 
-def _block_slices(shape: tuple[int, ...], axis: int) -> Iterator[tuple[slice, ...]]:
-    """For each block of an array: its slices, one per axis.
+def _block_slices(
+    shape: tuple[int, ...], axis: int
+) -> Iterator[tuple[slice, list[tuple[slice, ...]]]]:
+    """For some channels at a time: their slice, and all blocks of these channels.
 
-    A block has ``BLOCK`` elements at most. It takes as much as it can of the last axis, along which
-    memory runs, then of the one before, and so on; of the channels it takes so few that there is
-    room for ``VALUES_PER_CHANNEL`` values of each.
+    A block is a tuple of slices, one per axis, and has ``BLOCK`` elements at most. It takes as much
+    as it can of the last axis, along which memory runs, then of the one before, and so on; of the
+    channels it takes so few that there is room for ``VALUES_PER_CHANNEL`` values of each.
     """
     lengths, left = [], BLOCK
     for i, size in reversed(list(enumerate(shape))):
         most = min(left, BLOCK // VALUES_PER_CHANNEL) if i == axis else left
         lengths.append(max(min(size, most), 1))
         left = max(left // lengths[-1], 1)
-    return product(
-        *(
-            [slice(start, start + length) for start in range(0, size, length)]
-            for size, length in zip(shape, reversed(lengths), strict=True)
-        )
-    )
+    slices = [
+        [slice(start, start + length) for start in range(0, size, length)]
+        for size, length in zip(shape, reversed(lengths), strict=True)
+    ]
+    for channels in slices[axis]:
+        yield channels, list(product(*slices[:axis], [channels], *slices[axis + 1 :]))
 
 
 def _copy_block(block: Array, axis: int, buffer: Array) -> Array:

@@ -8,11 +8,12 @@ where d is the decay, the weight of the old value.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import Array, check_decay, check_real
+from ._checks import Array, check_decay
 
 __all__ = ["ExponentialMovingAverage", "half_life", "weights", "window"]
 
@@ -32,15 +33,15 @@ class ExponentialMovingAverage:
     ``num_updates``, a step variable          ``ema.num_updates = step``, before an `apply`
     ========================================  ==============================================
 
-    Python numbers and lists are averaged in float32, as TensorFlow would; NumPy arrays of
-    float16, float32 and float64 in their own dtype, and integer arrays in float32. The decay
-    itself is always rounded to float32 first: TensorFlow does that too, so its float64 averages
-    carry a decay that is right to seven digits only.
+    Python floats and lists of them are averaged in float32, as in TensorFlow, and arrays of
+    bfloat16, float16, float32 and float64 in their own dtype. TensorFlow averages nothing else, no
+    integers either. The decay itself is always rounded to float32 first: TensorFlow does that too,
+    so its float64 averages carry a decay that is right to seven digits only.
 
     Parameters
     ----------
     decay
-        The weight of the old value, in [0, 1].
+        The weight of the old value, in [0, 1]; fixed from then on.
     num_updates
         Optional count of updates n ≥ 0, so far. The decay in use is then
         min(decay, (1 + n) / (10 + n)), which lets an average move quickly at first.
@@ -69,17 +70,30 @@ class ExponentialMovingAverage:
     def __init__(
         self, decay: float, num_updates: int | None = None, zero_debias: bool = False
     ) -> None:
-        self.decay = check_decay(decay)
+        self._decay = check_decay(decay)
         if zero_debias and np.float32(decay) == 1 and num_updates is None:
             raise ValueError(
                 "zero_debias needs a decay below 1 in float32: at 1 an average never leaves 0, "
                 f"got {decay!r}"
             )
         self.num_updates = num_updates
-        self.zero_debias = zero_debias
+        self._zero_debias = zero_debias
         self._averages: dict[str, Array] = {}
-        # The averages that are debiased, before debiasing, and their number of updates.
-        self._biased: dict[str, tuple[Array, int]] = {}
+        # The averages that are debiased, before debiasing, and their number of updates: a float of
+        # the same dtype, as in TensorFlow, where it counts to 256 in bfloat16 and not beyond.
+        self._biased: dict[str, tuple[Array, np.floating[Any]]] = {}
+
+    @property
+    def decay(self) -> float:
+        """The weight of the old value; with ``num_updates``, the most that it may be.
+
+        Examples
+        --------
+        >>> from bn_tutorial.moving_average import ExponentialMovingAverage
+        >>> ExponentialMovingAverage(decay=0.9).decay
+        0.9
+        """
+        return self._decay
 
     @property
     def num_updates(self) -> int | None:
@@ -98,7 +112,7 @@ class ExponentialMovingAverage:
 
     @num_updates.setter
     def num_updates(self, count: int | None) -> None:
-        if count is not None and not count >= 0:
+        if count is not None and not 0 <= count < np.inf:
             raise ValueError(f"num_updates must be a count, 0 or more, got {count!r}")
         self._num_updates = count
 
@@ -110,7 +124,7 @@ class ExponentialMovingAverage:
         ValueError
             For a name whose average has started already.
         TypeError
-            For values that are not real numbers.
+            For values that are not floats.
 
         Examples
         --------
@@ -124,7 +138,7 @@ class ExponentialMovingAverage:
             if name in self._averages:
                 raise ValueError(f"the average of {name!r} has started already")
         for name, value in values.items():
-            self._averages[name] = _as_average(value, name).copy()
+            self._averages[name] = _as_average(value, name)
 
     def apply(self, values: Mapping[str, ArrayLike]) -> dict[str, Array]:
         """Update each average once with its new value, and return the averages.
@@ -132,9 +146,12 @@ class ExponentialMovingAverage:
         Raises
         ------
         ValueError
-            For a value whose shape differs from its average's; no average is then updated.
+            For a value whose shape differs from its average's, or with ``zero_debias`` if the dtype
+            cannot tell the decay in use from 1.
         TypeError
-            For values that are not real numbers, or whose dtype differs from their average's.
+            For values that are not floats, or whose dtype differs from their average's.
+
+        After an error no average is updated.
 
         Examples
         --------
@@ -157,22 +174,21 @@ class ExponentialMovingAverage:
                     f"{name!r} has dtype {array.dtype}, its average has dtype {average.dtype}"
                 )
 
+        averages: dict[str, Array] = {}
+        biased: dict[str, tuple[Array, np.floating[Any]]] = {}
         for name, array in arrays.items():
             # TensorFlow forms 1 - decay in float32 and writes the update as a difference.
             new_weight = (np.float32(1) - self._decay_in_use()).astype(array.dtype)
-            if name not in self._averages:
-                self._averages[name] = np.zeros_like(array)
-                if self.zero_debias:
-                    self._biased[name] = (np.zeros_like(array), 0)
-            if name in self._biased:
-                biased, steps = self._biased[name]
-                biased = biased - (biased - array) * new_weight
-                self._biased[name] = (biased, steps + 1)
-                factor = 1 - (1 - new_weight) ** array.dtype.type(steps + 1)
-                self._averages[name] = biased / factor
+            if name in self._biased or (self._zero_debias and name not in self._averages):
+                zero = np.zeros_like(array), array.dtype.type(0)
+                average, steps = self._biased.get(name, zero)
+                biased[name] = average - (average - array) * new_weight, steps + 1
+                averages[name] = biased[name][0] / _weight_since_0(new_weight, steps + 1)
             else:
-                average = self._averages[name]
-                self._averages[name] = average - (average - array) * new_weight
+                average = self._averages.get(name, np.zeros_like(array))
+                averages[name] = average - (average - array) * new_weight
+        self._averages.update(averages)
+        self._biased.update(biased)
         return {name: self.average(name) for name in values}
 
     def average(self, name: str) -> Array:
@@ -197,7 +213,7 @@ class ExponentialMovingAverage:
         return self._averages[name].copy()[()]
 
     def _decay_in_use(self) -> np.float32:
-        decay = np.float32(self.decay)
+        decay = np.float32(self._decay)
         if self.num_updates is None:
             return decay
         count = np.float32(self.num_updates)
@@ -262,12 +278,29 @@ def half_life(decay: float) -> float:
 
 
 def _as_average(value: ArrayLike, name: str) -> Array:
-    """Return ``value`` in the dtype that TensorFlow would average it in."""
+    """Return a copy of ``value`` in the dtype that TensorFlow would average it in."""
+    first = value
+    while isinstance(first, list | tuple) and len(first):
+        first = first[0]
     array = np.asarray(value)
-    check_real(array.dtype, repr(name))
-    keeps_dtype = isinstance(value, np.ndarray | np.generic) and array.dtype in (
-        np.float16,
-        np.float32,
-        np.float64,
-    )
-    return array if keeps_dtype else array.astype(np.float32)
+    # The first number of a list decides, and Python's own are float32.
+    if isinstance(first, np.generic) or not isinstance(first, float | int | list | tuple):
+        dtype = np.asarray(first).dtype
+    else:
+        dtype = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype
+    if dtype.name not in ("bfloat16", "float16", "float32", "float64"):
+        raise TypeError(
+            f"{name!r} must hold floats: bfloat16, float16, float32 or float64, got dtype {dtype}"
+        )
+    return array.astype(dtype)
+
+
+def _weight_since_0(new_weight: np.floating[Any], steps: np.floating[Any]) -> np.floating[Any]:
+    """The sum of the weights of all values since an average started from 0, 1 - decay^steps."""
+    weight = 1 - (1 - new_weight) ** steps
+    if weight == 0:
+        raise ValueError(
+            f"zero_debias needs a decay below 1 in {new_weight.dtype}: at 1 an average never "
+            "leaves 0"
+        )
+    return weight

@@ -8,15 +8,25 @@ these conventions:
 - ``reference`` is the data that the statistics come from, by default ``x`` itself. Pass the
   training split to transform the test split without looking at it.
 - A constant feature has a range and a deviation of 0, by which nothing can be divided. It is
-  shifted and not divided, so it stays constant (0 after centring) and does not become NaN.
+  shifted and not divided, so it stays constant (0 after centring) and does not become NaN. The
+  same holds for values that differ by no more than rounding may leave of equal ones, such as 0.1
+  and 0.3 - 0.2: a deviation of at most m ε |μ| counts as 0 (m values of mean μ, where ε is the
+  precision of the arithmetic, as in scikit-learn's ``StandardScaler``), and so does a range of at
+  most 10 ε |μ|.
+- Those bounds are relative, so the magnitude of a feature does not matter: 1e-200 and -1e-200
+  become 1 and -1, as 1e200 and -1e200 do. Scikit-learn leaves the former as they are, since their
+  squares vanish, and cannot standardize the latter, whose squares overflow. Its ``MinMaxScaler``
+  and ``MaxAbsScaler`` take a range or maximum below 10 ε for that of a constant, whatever the
+  feature's size.
 - Integers become float64; floats keep their dtype and are computed in float64 at least.
 - ``TypeError`` is raised for data that are not real numbers; ``ValueError`` for an empty
   reference, NaN or infinity (one would spread to every example), an axis out of range, a
-  ``reference`` that does not have the features of ``x``, or numbers too large for their dtype.
+  ``reference`` that does not have the features of ``x``, or a result too large for its dtype.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,6 +38,10 @@ __all__ = ["max_abs_scale", "mean_normalize", "min_max_scale", "standardize"]
 
 # Overflow raises a ValueError below; NumPy need not warn of it too.
 _overflow_raises = np.errstate(over="ignore", invalid="ignore")
+
+# The largest exponent of an ordinary feature: between 2^-400 and 2^400, no sum of squares overflows
+# in float64, and no square of a difference that is more than rounding vanishes.
+ORDINARY = 400
 
 
 @_overflow_raises
@@ -72,9 +86,7 @@ def min_max_scale(
     if not -np.inf < low < high < np.inf:
         raise ValueError(f"feature_range must be finite and increasing, got {feature_range!r}")
     x, reference, dtype = _check_data(x, reference, axis)
-    minimum = reference.min(axis=axis, keepdims=True)
-    maximum = reference.max(axis=axis, keepdims=True)
-    unit = (x - minimum) / _divisor(maximum - minimum)
+    unit = _shift_and_divide(x, reference, axis, np.min, _range)
     # A weighted mean of the ends, and not low + (high - low) * unit, hits both ends exactly.
     return _cast_result((1 - unit) * low + unit * high, x, dtype)
 
@@ -107,7 +119,7 @@ def max_abs_scale(
     """
     x, reference, dtype = _check_data(x, reference, axis)
     largest = np.abs(reference).max(axis=axis, keepdims=True)
-    return _cast_result(x / _divisor(largest), x, dtype)
+    return _cast_result(x / np.where(largest == 0, 1, largest), x, dtype)
 
 
 @_overflow_raises
@@ -137,9 +149,8 @@ def mean_normalize(
            [ 0.6]])
     """
     x, reference, dtype = _check_data(x, reference, axis)
-    mean = mean_over(reference, axis, keepdims=True)
-    data_range = reference.max(axis=axis, keepdims=True) - reference.min(axis=axis, keepdims=True)
-    return _cast_result((x - mean) / _divisor(data_range), x, dtype)
+    scaled = _shift_and_divide(x, reference, axis, mean_over, _range)
+    return _cast_result(scaled, x, dtype)
 
 
 @_overflow_raises
@@ -167,9 +178,8 @@ def standardize(x: ArrayLike, *, axis: int | None = 0, reference: ArrayLike | No
            [ 1.389]])
     """
     x, reference, dtype = _check_data(x, reference, axis)
-    mean = mean_over(reference, axis, keepdims=True)
-    deviation = np.sqrt(np.mean((reference - mean) ** 2, axis=axis, keepdims=True))
-    return _cast_result((x - mean) / _divisor(deviation), x, dtype)
+    scaled = _shift_and_divide(x, reference, axis, mean_over, _deviation)
+    return _cast_result(scaled, x, dtype)
 
 
 def _check_data(
@@ -198,11 +208,43 @@ def _check_data(
     return x, reference, dtype
 
 
-def _divisor(statistic: Array) -> Array:
-    """Return ``statistic``, and 1 where it is 0, to divide by."""
-    if not np.isfinite(statistic).all():
-        raise ValueError("the range of the data overflows its dtype: divide the data first")
-    return np.where(statistic == 0, 1, statistic)
+def _range(x: Array, axis: int | None, *, keepdims: bool) -> Array:
+    """The range, and exactly 0 where it is that of a constant."""
+    return _zero_if_rounding(np.ptp(x, axis=axis, keepdims=keepdims), 10, x, axis)
+
+
+def _deviation(x: Array, axis: int | None, *, keepdims: bool) -> Array:
+    """The standard deviation, and exactly 0 where it is that of a constant."""
+    count = x.size if axis is None else x.shape[axis]
+    return _zero_if_rounding(np.std(x, axis=axis, keepdims=keepdims), count, x, axis)
+
+
+def _zero_if_rounding(spread: Array, roundings: int, x: Array, axis: int | None) -> Array:
+    """Return ``spread``, and 0 where so many roundings of equal values may leave as much."""
+    bound = roundings * np.finfo(x.dtype).eps * np.abs(mean_over(x, axis, keepdims=True))
+    return np.where(spread <= bound, 0, spread)
+
+
+def _shift_and_divide(
+    x: Array,
+    reference: Array,
+    axis: int | None,
+    shift: Callable[..., Array],
+    divisor: Callable[..., Array],
+) -> Array:
+    """Return ``(x - shift) / divisor``, both statistics of the reference; ``x - shift`` where the
+    divisor is 0.
+    """
+    # Features of extreme size are brought near 1 first: their sums and squares would overflow or
+    # vanish. A power of two rounds nothing.
+    _, exponent = np.frexp(np.abs(reference).max(axis=axis, keepdims=True))
+    exponent = np.where(np.abs(exponent) <= ORDINARY, 0, exponent)
+    reference = np.ldexp(reference, -exponent)
+
+    start = shift(reference, axis=axis, keepdims=True)
+    spread = divisor(reference, axis=axis, keepdims=True)
+    divided = (np.ldexp(x, -exponent) - start) / np.where(spread == 0, 1, spread)
+    return np.where(spread == 0, x - np.ldexp(start, exponent), divided)
 
 
 def _cast_result(result: Array, x: Array, dtype: np.dtype[Any]) -> Array:

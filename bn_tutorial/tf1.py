@@ -37,6 +37,11 @@ def batch_norm_layer(
     variables and under control flow v1 or v2, whatever is in force when the layer is built. Build
     the layer once: a second call has variables and averages of its own.
 
+    The graph of a placeholder cannot be frozen: it contains the training branch, which assigns to
+    the averages, and nothing can be assigned to a constant. Build the layer again in another graph
+    with ``train_phase=False``, restore the checkpoint there, and freeze that. The variables have
+    the same names, and the output depends on nothing that assigns to them.
+
     Parameters
     ----------
     x
@@ -44,8 +49,9 @@ def batch_norm_layer(
         is known. Statistics are taken over all the other dimensions. float16 is computed in
         float32, and the variables are float32 then.
     train_phase
-        Scalar boolean tensor, usually a placeholder; a Python bool, which `tf.cond` itself would
-        refuse, fixes the mode.
+        Scalar boolean tensor, usually a placeholder, by which `tf.cond` chooses in each run. A
+        Python bool, which `tf.cond` itself would refuse, fixes the mode: the output then depends
+        on the operations of that mode alone.
     scope_bn
         Name of the variable scope.
     decay
@@ -61,12 +67,13 @@ def batch_norm_layer(
     Raises
     ------
     ValueError
-        For ``x`` of unknown rank, of rank below 2 or of unknown last dimension, a decay outside
-        [0, 1], or an epsilon not above 0.
+        For ``x`` of unknown rank, of rank below 2 or of unknown last dimension, a ``train_phase``
+        that is not a scalar, a decay outside [0, 1], or an epsilon not above 0.
     TypeError
         For an ``x`` that is not a floating-point tensor, or a ``train_phase`` that is not boolean.
     RuntimeError
-        When called in eager mode: moving averages of tensors need a graph.
+        When called in eager mode or inside of a ``tf.function``: moving averages of tensors need
+        a ``tf.Graph``.
 
     Examples
     --------
@@ -82,7 +89,7 @@ def batch_norm_layer(
     """
     check_decay(decay)
     check_epsilon(epsilon)
-    x, train_phase = _check_tensors(x, train_phase)
+    x, train_phase, fixed = _check_tensors(x, train_phase)
     dtype = x.dtype
     x = tf.cast(x, tf.float32) if dtype == tf.float16 else x
     with tf.compat.v1.variable_scope(scope_bn):
@@ -108,18 +115,27 @@ def batch_norm_layer(
                 tf.convert_to_tensor(ema.average(batch_variance)),
             )
 
-        mean, variance = tf.cond(train_phase, update_and_use_batch, use_averages)
+        if fixed is None:
+            # In this order: `apply` makes the averages, which do not exist before.
+            mean, variance = tf.cond(train_phase, update_and_use_batch, use_averages)
+        else:
+            # Both are built, so that there are the same variables; a run follows one alone.
+            batch, averages = update_and_use_batch(), use_averages()
+            mean, variance = batch if fixed else averages
         y = tf.nn.batch_normalization(x, mean, variance, beta, gamma, epsilon)
     return tf.cast(y, dtype)
 
 
-def _check_tensors(x: tf.Tensor, train_phase: tf.Tensor | bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the arguments of `batch_norm_layer` as tensors that it can build a graph of."""
-    x = tf.convert_to_tensor(x)
-    if tf.executing_eagerly():
+def _check_tensors(
+    x: tf.Tensor, train_phase: tf.Tensor | bool
+) -> tuple[tf.Tensor, tf.Tensor, bool | None]:
+    """Return the arguments of `batch_norm_layer` as tensors, and the mode where it is fixed."""
+    if tf.executing_eagerly() or tf.inside_function():
         raise RuntimeError(
-            "batch_norm_layer builds a graph: use it in `with tf.Graph().as_default():`"
+            "batch_norm_layer builds a graph: use it in `with tf.Graph().as_default():`, and "
+            "outside of any tf.function"
         )
+    x = tf.convert_to_tensor(x)
     if x.dtype not in (tf.float16, tf.float32, tf.float64):
         raise TypeError(f"x must be a float16, float32 or float64 tensor, got {x.dtype.name}")
     if x.shape.rank is None or x.shape.rank < 2:
@@ -127,14 +143,20 @@ def _check_tensors(x: tf.Tensor, train_phase: tf.Tensor | bool) -> tuple[tf.Tens
     if x.shape[-1] is None:
         raise ValueError(f"x must have a known last dimension, got shape {x.shape}")
 
-    train_phase = tf.convert_to_tensor(train_phase)
-    if train_phase.dtype != tf.bool:
-        raise TypeError(f"train_phase must be boolean, got {train_phase.dtype.name}")
-    return x, train_phase
+    phase = tf.convert_to_tensor(train_phase)
+    if phase.dtype != tf.bool:
+        raise TypeError(f"train_phase must be boolean, got {phase.dtype.name}")
+    if phase.shape.rank not in (0, None):
+        raise ValueError(f"train_phase must be a scalar, got shape {phase.shape}")
+    # A constant tensor does not fix the mode: a run may feed another value in its place.
+    fixed = None if tf.is_tensor(train_phase) else tf.get_static_value(phase)
+    return x, phase, fixed
 
 
 def run(fetch: Any, times: int = 1, feed_dict: Mapping[tf.Tensor, Any] | None = None) -> list[Any]:
-    """Initialize all variables of the default graph, then run ``fetch`` ``times`` times.
+    """Initialize the default graph, then run ``fetch`` ``times`` times.
+
+    All of its variables are initialized, global and local ones, and then its lookup tables.
 
     Each call has a new session: state lasts from one run to the next, not from one call to the
     next.
@@ -164,7 +186,9 @@ def run(fetch: Any, times: int = 1, feed_dict: Mapping[tf.Tensor, Any] | None = 
     [1, 2, 3]
     """
     with tf.compat.v1.Session() as session:
-        session.run(tf.compat.v1.global_variables_initializer())
+        variables = tf.compat.v1.global_variables() + tf.compat.v1.local_variables()
+        session.run(tf.compat.v1.variables_initializer(variables))
+        session.run(tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS))
         return [session.run(fetch, feed_dict) for _ in range(times)]
 
 

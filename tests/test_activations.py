@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -146,11 +146,54 @@ def test_normal_mean_of_a_slope_obeys_steins_identity(mean, deviation):
         assert slope == pytest.approx(covariance / deviation**2, rel=1e-11, abs=1e-13)
 
 
-def test_normal_mean_at_a_kink():
-    # At a kink the trapezoidal rule errs by h²/12 times the jump of the slope of the integrand,
-    # here by 0.01² / 12 / √(2π).
-    exact = 1 / math.sqrt(2 * math.pi)
-    assert normal_mean(relu) == pytest.approx(exact, abs=1.01 * 1e-4 / 12 * exact)
+@given(mean=MEANS, deviation=DEVIATIONS, at=st.floats(-5, 5))
+def test_normal_mean_at_a_kink_and_a_jump_equals_closed_forms(mean, deviation, at):
+    t = (mean - at) / deviation
+    density = math.exp(-(t**2) / 2) / math.sqrt(2 * math.pi)
+    share = math.erfc(-t / math.sqrt(2)) / 2  # of values above the jump
+    assume(abs(t) < 9)  # beyond, what 12 deviations leave out would count
+    for function, expected in [
+        (relu, deviation * (density + t * share)),
+        (relu_derivative, share),
+        (lambda z: z > 0, share),
+        (np.sign, 2 * share - 1),
+    ]:
+        size = 1 if function is np.sign else expected
+        result = normal_mean(lambda z, f=function: f(z - at), mean, deviation)
+        # The closed form of the rectifier cancels where t is far below 0.
+        assert result == pytest.approx(expected, rel=0, abs=1e-11 * size + 1e-16 * deviation)
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.7, 33.3])
+@pytest.mark.parametrize("deviation", [1, 3, 100, 1000])
+def test_normal_mean_with_a_kink_and_a_jump_in_every_period(mean, deviation):
+    def series(terms):
+        """Of a periodic function: its cosines and sines have means in closed form."""
+        return sum(a * math.exp(-((k * deviation) ** 2) / 2) for k, a in terms)
+
+    even = 2 / math.pi - series(
+        (k, 4 / math.pi * math.cos(k * mean) / (k**2 - 1)) for k in range(2, 60, 2)
+    )
+    odd = series((k, 4 / math.pi * math.sin(k * mean) / k) for k in range(1, 60, 2))
+    absolute = normal_mean(lambda z: np.abs(np.sin(z)), mean, deviation)
+    assert absolute == pytest.approx(even, rel=1e-11)
+    assert normal_mean(lambda z: np.sign(np.sin(z)), mean, deviation) == pytest.approx(
+        odd, abs=1e-11
+    )
+
+
+@pytest.mark.parametrize("deviation", [0.01, 30, 300, 1000, 10_000])
+@pytest.mark.parametrize("center", [0, 0.37], ids=["at 0", "elsewhere"])
+def test_normal_mean_of_a_narrow_slope(deviation, center):
+    """Against the trapezoidal rule with a step of a tenth of z, exact to rounding here."""
+    center, mean = center * deviation, 0.21 * deviation
+    step = min(0.1, deviation / 100)
+    z = np.arange(round(-12 * deviation / step), round(12 * deviation / step)) * step + mean
+    density = np.exp(-(((z - mean) / deviation) ** 2) / 2) / (deviation * math.sqrt(2 * math.pi))
+    for function in sigmoid_derivative, tanh_derivative, sigmoid:
+        expected = np.sum(function(z - center) * density) * step
+        result = normal_mean(lambda z, f=function: f(z - center), mean, deviation)
+        assert result == pytest.approx(expected, rel=1e-11)
 
 
 def test_normal_mean_equals_sampling():
@@ -164,10 +207,54 @@ def test_normal_mean_without_deviation_is_the_value():
     assert normal_mean(sigmoid, -6, 0) == pytest.approx(sigmoid(-6.0), rel=1e-14)
 
 
-@pytest.mark.parametrize("deviation", [-1, math.nan])
-def test_a_negative_deviation_raises(deviation):
-    with pytest.raises(ValueError, match=f"deviation must not be negative, got {deviation}"):
-        normal_mean(sigmoid, 0, deviation)
+def test_normal_mean_takes_functions_of_any_result():
+    assert normal_mean(lambda z: 7) == pytest.approx(7, rel=1e-13)
+    assert normal_mean(np.zeros_like) == 0
+    assert normal_mean(lambda z: z.astype(np.float32) > 0) == pytest.approx(0.5, rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "message"),
+    [
+        (0, -1, "deviation must not be negative, got -1"),
+        (0, math.nan, "deviation must not be negative, got nan"),
+        (0, 10_001, "deviation above 10000 needs too many panels, got 10001"),
+        (0, math.inf, "deviation above 10000 needs too many panels, got inf"),
+        (math.nan, 1, "a mean must be finite, got nan"),
+        (math.inf, 1, "a mean must be finite, got inf"),
+        (-math.inf, 1, "a mean must be finite, got -inf"),
+    ],
+)
+def test_a_normal_distribution_that_is_none_raises(mean, deviation, message):
+    with pytest.raises(ValueError, match=message):
+        normal_mean(sigmoid, mean, deviation)
+
+
+def noise(z):
+    return np.random.default_rng(z.size).normal(size=z.shape)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda z: np.exp(9 * z), "values of function beyond 12 deviations would change its mean"),
+        (lambda z: np.exp(-9 * z), "values of function beyond 12 deviations would change its mean"),
+        (lambda z: np.where(z > 3, np.nan, z), "infinite or NaN within 12 deviations"),
+        (lambda z: np.where(z == 0, np.inf, z), "infinite or NaN within 12 deviations"),
+        (noise, "too rough to be integrated to 11 digits"),
+        # Infinite at 0.1, between all nodes: its integral diverges.
+        (lambda z: 1 / np.abs(z - 0.1), "infinite or NaN|too rough"),
+    ],
+    ids=["growing", "falling", "NaN", "infinite", "noise", "pole"],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:overflow")
+def test_a_function_without_an_error_bound_raises(function, message):
+    with pytest.raises(ValueError, match=message):
+        normal_mean(function)
+
+
+def test_what_is_just_small_enough_at_12_deviations_is_integrated():
+    assert normal_mean(lambda z: np.exp(4 * z)) == pytest.approx(math.exp(8), rel=1e-11)
 
 
 # Saturation

@@ -1,5 +1,6 @@
 """The textbook reference against exact arithmetic, TensorFlow, Keras and its own algebra."""
 
+import inspect
 import math
 import re
 from dataclasses import FrozenInstanceError
@@ -20,6 +21,7 @@ from bn_tutorial.batch_norm import (
     inference_affine,
     moments,
 )
+from bn_tutorial.fast_batch_norm import batch_norm_forward as fast_forward
 
 EPS = np.finfo(np.float64).eps
 # Two float64 programs that add at most 200 numbers of order 1 in different orders.
@@ -166,6 +168,18 @@ def test_equals_the_fused_kernel_which_reports_the_unbiased_variance():
     np.testing.assert_allclose(y, fused, **close)
     np.testing.assert_allclose(cache.mean, mean, **close)
     np.testing.assert_allclose(cache.variance * 120 / 119, variance, **close)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [batch_norm_forward, batch_norm_inference, inference_affine, fold_weights, fast_forward],
+)
+def test_defaults_are_those_of_keras(function):
+    layer = keras.layers.BatchNormalization()
+    parameters = inspect.signature(function).parameters
+    assert parameters["epsilon"].default == layer.epsilon
+    if "axis" in parameters:
+        assert parameters["axis"].default == layer.axis
 
 
 # What defines the transform
@@ -361,6 +375,13 @@ def test_an_empty_batch_has_no_moments(shape):
     for call in (moments, forward):
         with pytest.raises(ValueError, match=r"an empty batch has no mean: x has shape \(.*0, 3\)"):
             call(np.ones(shape))
+
+
+def test_the_fused_kernel_returns_nan_for_an_empty_batch():
+    ones = tf.ones(3)
+    y, mean, variance, *_ = tf.compat.v1.nn.fused_batch_norm(tf.ones([0, 2, 2, 3]), ones, ones)
+    assert y.shape == (0, 2, 2, 3)
+    assert np.isnan([mean, variance]).all()
 
 
 def with_parameter(function, position, value):

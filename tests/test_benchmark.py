@@ -9,18 +9,17 @@ from tools import benchmark
 from tools.benchmark import Ratio, faster, main
 
 NAN = float("nan")
-GROUPS = ["numpy_ratios", "layer_ratios", "training_ratios", "folding_ratios"]
+GROUPS = ["numpy_ratios", "layer_ratios", "training_ratios", "model_ratios", "folding_ratios"]
 
 
 @pytest.fixture(autouse=True)
 def results(monkeypatch, tmp_path):
     """No row is measured, and where the results go."""
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")  # which main() would set for good
-    monkeypatch.setattr(benchmark, "ROOT", tmp_path)
-    monkeypatch.setattr(benchmark, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(benchmark, "BUILD", tmp_path)
     for group in GROUPS:
         monkeypatch.setattr(benchmark, group, lambda: [])
-    return tmp_path / "results.json"
+    return tmp_path / "benchmark.json"
 
 
 def missed(part, results):
@@ -64,6 +63,36 @@ def test_a_notebook_that_takes_too_much_fails(monkeypatch, results, seconds, gig
     monkeypatch.setattr(benchmark, "toc_files", lambda: [Path("page.md"), Path("chapter.ipynb")])
     monkeypatch.setattr(benchmark, "run_notebook", lambda path: (seconds, gigabytes))
     assert missed("notebooks", results) == ([] if holds else ["chapter"])
+
+
+@pytest.mark.parametrize(
+    ("parts", "files"),
+    [
+        ([], {"benchmark.json": ["imports", "notebooks", "ratios"]}),
+        (["ratios", "imports"], {"benchmark.json": ["imports", "ratios"]}),
+        (["sweep"], {"sweep.json": ["sweep"]}),
+        (["sweep", "ratios"], {"benchmark.json": ["ratios"], "sweep.json": ["sweep"]}),
+    ],
+    ids=str,
+)
+def test_the_sweep_is_measured_where_it_is_asked_for_and_has_a_file_of_its_own(
+    monkeypatch, capsys, results, parts, files
+):
+    for part in benchmark.PARTS:
+        row = {"measured": part, "holds": True}
+        monkeypatch.setitem(benchmark.PARTS, part, lambda row=row: [row])
+    main(parts)
+    written = {path.name: json.loads(path.read_text()) for path in results.parent.iterdir()}
+    about = {"when", "machine", "versions"}
+    assert {name: sorted(set(content) - about) for name, content in written.items()} == files
+    assert all(about <= set(content) for content in written.values())
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == f"Written to {', '.join(f'{results.parent.name}/{name}' for name in files)}"
+
+
+def test_an_unknown_part_is_refused():
+    with pytest.raises(SystemExit, match=r"unknown: ratio; there are imports, .*sweep"):
+        main(["ratio"])
 
 
 @pytest.mark.parametrize(("package", "holds"), [(1.4, True), (1.6, False)])

@@ -137,6 +137,11 @@ def test_lists_do():
     np.testing.assert_allclose(y, [[-1 - 2**0.5, 7], [-1 + 2**0.5, 7]], rtol=1e-15)
 
 
+def test_epsilon_and_axis_by_default():
+    y, _, _ = batch_norm_forward([[1.0, 5.0], [3.0, 5.0]], [1, 1], [0, 0])
+    np.testing.assert_allclose(y, np.array([[-1, 0], [1, 0]]) / 1.001**0.5, rtol=1e-15)
+
+
 @pytest.mark.usefixtures("_blocks")
 @pytest.mark.parametrize("constant", [0.1, 1e8 / 3, -7e-9, 1e30])
 def test_a_constant_channel_comes_out_as_beta(constant):
@@ -203,6 +208,20 @@ def test_parameters_may_lie_in_out():
     expected, _, _ = batch_norm_forward(x, gamma, beta)
     y, _, _ = batch_norm_forward(x, x[0], x[1], out=x)
     np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.usefixtures("_blocks")
+def test_parameters_in_the_rows_of_out_that_are_written_first():
+    # With small blocks the first channels are written before the last are read.
+    x = normal(70, 40)
+    gamma, beta = np.ones(40), np.arange(40.0)
+    expected, _, _ = batch_norm_forward(x, gamma, beta)
+    for name in ("gamma", "beta"):
+        out = np.empty_like(x.T)
+        place = out.reshape(-1)[:40]
+        place[:] = {"gamma": gamma, "beta": beta}[name]
+        y, _, _ = batch_norm_forward(x, **{"gamma": gamma, "beta": beta, name: place}, out=out.T)
+        np.testing.assert_array_equal(y, expected)
 
 
 def test_neighbours_that_share_no_memory():
@@ -294,6 +313,27 @@ def test_extra_memory_is_below_five_percent(axis, in_place):
     finally:
         tracemalloc.stop()
     assert peak < 0.05 * x.nbytes
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float64, np.float32], ids=lambda dtype: f"gamma {dtype.__name__}"
+)
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((8, 300_000), -1), ((300_000, 8), 0), ((2, 300_000, 4), 1), ((10**6, 1), -1)],
+)
+def test_extra_memory_is_below_512_kib_and_what_the_channels_need(shape, axis, dtype):
+    x = normal(*shape, dtype=np.float32)
+    channels = shape[axis]
+    gamma, beta = np.ones(channels, dtype), np.zeros(channels, dtype)
+    tracemalloc.start()
+    try:
+        batch_norm_forward(x, gamma, beta, axis=axis, out=x)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    converted = 0 if dtype == np.float64 else 2
+    assert peak < 2**19 + (2 + converted) * 8 * channels
 
 
 def test_it_loads_no_tensorflow():

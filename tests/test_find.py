@@ -1,6 +1,9 @@
 """Batch normalizations are found wherever Keras keeps layers."""
 
+import collections
+
 import keras
+import numpy as np
 import pytest
 
 from bn_tutorial.layers import BatchNormalization
@@ -53,6 +56,93 @@ class Block(L.Layer):
 def test_in_a_layer_of_ones_own():
     assert sorted(ways(keras.Sequential([Block()]))) == ["block/listed", "block/named", "block/one"]
     assert sorted(ways(Block())) == ["listed", "named", "one"]
+
+
+class Containers(L.Layer):
+    """Whatever Python keeps things in, one inside another, filled before or after."""
+
+    def __init__(self):
+        super().__init__()
+        self.tuples = (norm("a"), (norm("b"), L.Dense(2)))
+        self.lists = {"key": [norm("c"), {"key": norm("d")}]}
+        self.set = {norm("e"), norm("f")}
+        self.ordered = collections.OrderedDict(key=norm("g"))
+        self.named = collections.namedtuple("Named", "one two")(norm("h"), [norm("i")])
+        self.filled = []
+        self.filled.append(norm("j"))
+        self.filled += [norm("k")]
+        self.filled.insert(0, norm("l"))
+        self.late = {}
+        self.late["key"] = [norm("m")]
+
+
+def test_in_containers():
+    assert sorted(ways(Containers())) == list("abcdefghijklm")
+
+
+@keras.saving.register_keras_serializable("find")
+class Cell(L.Layer):
+    state_size = output_size = 2
+
+    def __init__(self, name="cell", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.norm = norm()
+
+    def call(self, x, states):
+        return x, states
+
+
+def test_in_the_cells_of_recurrent_layers():
+    assert ways(L.RNN(Cell())) == ["cell/norm"]
+    cells = L.RNN([Cell("one"), L.GRUCell(2), Cell("two")])
+    assert ways(cells) == ["stacked_rnn_cells/one/norm", "stacked_rnn_cells/two/norm"]
+    there, back = (L.RNN(Cell(), go_backwards=back, name=f"r{back}") for back in (False, True))
+    both = L.Bidirectional(there, backward_layer=back)
+    assert [way.rpartition("/")[2] for way in ways(both)] == ["norm", "norm"]
+
+
+def test_in_wrappers_and_activations():
+    assert ways(L.Wrapper(norm())) == ["norm"]
+    assert ways(keras.Sequential([L.Dense(2, activation=norm(), name="dense")])) == ["dense/norm"]
+    assert ways(L.Pipeline([norm()])) == ["norm"]
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.stack = [L.Dense(2), norm("stacked")]
+
+    def call(self, x):
+        return self.stack[1](self.stack[0](x))
+
+
+def test_in_a_subclassed_model_built_or_not():
+    model = Subclassed()
+    assert ways(model) == ["stacked"]
+    model(np.ones((2, 3)))
+    assert ways(model) == ["stacked"]
+
+
+def test_what_is_assigned_to_a_functional_model_later():
+    x = keras.Input((2,))
+    model = keras.Model(x, norm("inside")(x))
+    model.late, model.later = norm("late"), {"key": (norm("later"),)}
+    model.late.build((None, 2))
+    counted = len(model.weights) == 8  # not in Keras 3.12
+    assert ways(model) == ["inside", "late", "later"][: 3 if counted else 1]
+
+
+def test_a_sequential_model_has_the_layers_of_its_stack():
+    """Keras counts no attribute of it among its layers, nor the weights among its weights."""
+    model = keras.Sequential([keras.Input((2,)), norm("a"), norm("b")])
+    model.aside = norm("aside")
+    model.aside.build((None, 2))
+    assert len(model.weights) == 8
+    assert ways(model) == ["a", "b"]
+    model.pop()
+    assert ways(model) == ["a"]
+    model.add(norm("c"))
+    assert ways(model) == ["a", "c"]
 
 
 def test_subclasses_count_and_the_layer_itself_is_returned():

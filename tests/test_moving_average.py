@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from bn_tutorial.moving_average import ExponentialMovingAverage, half_life, weights, window
 
-DTYPES = ["float16", "float32", "float64"]
+bfloat16 = tf.bfloat16.as_numpy_dtype
+DTYPES = ["bfloat16", "float16", "float32", "float64"]
 STARTS = ["resource variable", "reference variable", "tensor"]
 # TensorFlow flushes subnormal numbers to 0 and NumPy does not. With these values and decays, six
 # steps stay clear of them in float32; and float16 does not overflow.
@@ -164,26 +165,58 @@ def test_a_debiased_average_of_a_constant_is_the_constant(value, decay, steps):
 
 
 @pytest.mark.parametrize(
-    ("value", "dtype"),
+    "value",
     [
-        (1, np.float32),
-        (1.0, np.float32),
-        ([1, 2], np.float32),
-        (np.arange(2), np.float32),
-        (np.int8(1), np.float32),
-        (np.float16(1), np.float16),
-        (np.float64(1), np.float64),
-        (np.ones(2, np.float16), np.float16),
-        (np.ones(2, np.float32), np.float32),
-        (np.ones(2), np.float64),
+        1.0,
+        [1.0, 2.0],
+        (1, 2.0),
+        [[1.0], [2.0]],
+        [],
+        [np.float64(1), 2.0],
+        [1.0, np.float64(2)],
+        [np.float16(1), 2.0],
+        [np.ones(2), np.ones(2)],
+        np.float16(1),
+        np.float64(1),
+        bfloat16(1),
+        np.ones(2, bfloat16),
+        np.ones(2, np.float16),
+        np.ones(2, np.float32),
+        np.ones(2),
+        tf.ones(2, tf.float64),
     ],
+    ids=repr,
 )
-def test_dtypes_are_tensorflows(value, dtype):
+def test_dtypes_are_tensorflows(value):
+    dtype = tf.Variable(value).dtype.as_numpy_dtype
     applied, initialized = ExponentialMovingAverage(0.9), ExponentialMovingAverage(0.9)
     initialized.initialize({"x": value})
     assert applied.apply({"x": value})["x"].dtype == dtype
     assert initialized.average("x").dtype == dtype
     assert initialized.apply({"x": value})["x"].dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1, [1, 2], np.arange(2), np.int8(1), np.uint16([1]), [np.int64(1), 2], True, 1j],
+    ids=repr,
+)
+def test_what_tensorflow_does_not_average_raises(value):
+    with pytest.raises(TypeError, match="must be half, float, or double"):
+        tf.train.ExponentialMovingAverage(0.9).apply([tf.Variable(value)])
+    ema = ExponentialMovingAverage(0.9)
+    for call in ema.initialize, ema.apply:
+        with pytest.raises(TypeError, match=f"'x' must hold floats.*{np.asarray(value).dtype}"):
+            call({"x": value})
+
+
+def test_bfloat16_counts_its_updates_as_tensorflow_does():
+    machine = tensorflow_average("bfloat16", "tensor", True, False)
+    values = np.ones((300, 2), bfloat16)
+    theirs = run_tensorflow(machine, 0.99, values[0], values, [0] * 300)
+    ema = ExponentialMovingAverage(0.99, zero_debias=True)
+    ours = [ema.apply({"x": value})["x"] for value in values]
+    np.testing.assert_allclose(ours[-1], theirs[-1], rtol=2**-8)
 
 
 def test_no_caller_can_reach_into_the_averages():
@@ -208,7 +241,14 @@ def test_a_decay_outside_0_to_1_raises(call, decay):
         call(decay)
 
 
-@pytest.mark.parametrize("count", [-1, -0.5, np.nan])
+def test_the_decay_is_fixed():
+    ema = ExponentialMovingAverage(0.5)
+    with pytest.raises(AttributeError, match="decay"):
+        ema.decay = 7
+    assert ema.decay == 0.5
+
+
+@pytest.mark.parametrize("count", [-1, -0.5, np.nan, np.inf])
 def test_a_negative_count_raises(count):
     with pytest.raises(ValueError, match=f"num_updates must be a count, 0 or more, got {count!r}"):
         ExponentialMovingAverage(0.9, count)
@@ -224,6 +264,20 @@ def test_zero_debias_with_a_decay_of_1_would_divide_0_by_0():
             ExponentialMovingAverage(decay, zero_debias=True)
     hurried = ExponentialMovingAverage(1, 0, zero_debias=True)  # decays by 1/10 at first
     assert hurried.apply({"x": 3.0})["x"] == pytest.approx(3, rel=1e-6)
+    for count in None, 10**9:
+        hurried.num_updates = count
+        with pytest.raises(ValueError, match="a decay below 1 in float32: at 1 an average never"):
+            hurried.apply({"new": 3.0})
+    with pytest.raises(KeyError, match="'new'"):
+        hurried.average("new")
+
+
+def test_zero_debias_needs_a_dtype_that_tells_the_decay_from_1():
+    ema = ExponentialMovingAverage(0.9999, zero_debias=True)
+    assert ema.apply({"x": 3.0})["x"] == pytest.approx(3, rel=1e-3)
+    with pytest.raises(ValueError, match="a decay below 1 in float16"):
+        ema.apply({"x": 6.0, "half": np.float16(3)})
+    assert ema.average("x") == pytest.approx(3, rel=1e-3)  # not updated either
 
 
 def test_a_value_that_does_not_fit_raises_and_moves_nothing():
@@ -233,7 +287,7 @@ def test_a_value_that_does_not_fit_raises_and_moves_nothing():
         ([1.0, 2.0, 3.0], ValueError, r"'b' has shape \(3,\), its average has shape \(2,\)"),
         (1.0, ValueError, r"'b' has shape \(\), its average has shape \(2,\)"),
         (np.ones(2), TypeError, "'b' has dtype float64, its average has dtype float32"),
-        (["x", "y"], TypeError, "'b' must hold integers or floats, got dtype <U1"),
+        (["x", "y"], TypeError, "'b' must hold floats: bfloat16, .* float64, got dtype <U1"),
     ]:
         with pytest.raises(error, match=message):
             ema.apply({"a": 9.0, "new": 9.0, "b": bad})
@@ -242,11 +296,11 @@ def test_a_value_that_does_not_fit_raises_and_moves_nothing():
         ema.average("new")
 
 
-@pytest.mark.parametrize("value", ["a", 1j, True, None, [True, False]], ids=str)
-def test_values_must_be_real_numbers(value):
+@pytest.mark.parametrize("value", ["a", None, [True, False], [1.0, "a"], np.longdouble(1)], ids=str)
+def test_values_must_be_floats(value):
     ema = ExponentialMovingAverage(0.5)
     for call in ema.initialize, ema.apply:
-        with pytest.raises(TypeError, match="'x' must hold integers or floats, got dtype"):
+        with pytest.raises(TypeError, match=r"'x' must hold floats: .* float64, got dtype"):
             call({"x": value})
 
 

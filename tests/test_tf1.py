@@ -180,7 +180,7 @@ def test_a_saved_layer_serves_what_it_served_before(tmp_path):
 def test_a_layer_built_twice_has_variables_and_averages_of_its_own():
     with tf.Graph().as_default():
         x = tf.constant([[1.0], [3.0]])
-        first, second = (batch_norm_layer(x, True, "bn") for _ in range(2))
+        _, second = (batch_norm_layer(x, True, "bn") for _ in range(2))
         variables = v1.global_variables()
         with v1.Session() as session:
             session.run(v1.global_variables_initializer())
@@ -190,7 +190,6 @@ def test_a_layer_built_twice_has_variables_and_averages_of_its_own():
     assert len({variable.name for variable in variables}) == 8
     # beta, gamma and two averages each: only the second layer's averages have moved.
     assert changed == [False] * 6 + [True] * 2
-    assert first is not second
 
 
 @pytest.mark.usefixtures("kind")
@@ -259,6 +258,81 @@ def test_the_static_shape_is_kept_and_more_than_the_batch_may_be_unknown():
         np.testing.assert_allclose(run(y, 1, {x: data})[0], expected, **close(np.float32))
 
 
+@pytest.mark.usefixtures("kind")
+def test_a_constant_tensor_leaves_the_mode_open():
+    with tf.Graph().as_default():
+        train_phase = tf.constant(True)
+        y = batch_norm_layer(tf.constant([[1.0], [3.0]]), train_phase, "bn")
+        trained, served = (run(y, 1, {train_phase: mode})[0] for mode in (True, False))
+    np.testing.assert_allclose(trained.ravel(), np.divide([-1, 1], math.sqrt(1.001)), rtol=1e-6)
+    np.testing.assert_allclose(served.ravel(), np.divide([1, 3], math.sqrt(0.001)), rtol=1e-6)
+
+
+# Freezing
+
+
+def freeze(session, y):
+    """The graph of ``y`` with its variables as constants."""
+    definition = session.graph.as_graph_def()
+    return v1.graph_util.convert_variables_to_constants(session, definition, [y.op.name])
+
+
+def run_frozen(definition, feeds, fetch):
+    with tf.Graph().as_default(), v1.Session() as session:
+        tf.import_graph_def(definition, name="")
+        return session.run(fetch, feeds)
+
+
+@pytest.mark.usefixtures("kind")
+def test_a_layer_that_serves_only_restores_a_checkpoint_and_freezes(tmp_path):
+    trained = build(3)
+    x, new = batches(2, (6, 3)).astype(np.float32)
+    for _ in range(3):
+        trained.train(x)
+    expected = trained.serve(new)
+    with trained.graph.as_default():
+        path = trained.saver.save(trained.session, str(tmp_path / "layer"))
+
+    with tf.Graph().as_default(), v1.Session() as session:
+        inputs = v1.placeholder(tf.float32, [None, 3], name="inputs")
+        y = batch_norm_layer(inputs, False, "bn")
+        v1.train.Saver().restore(session, path)
+        np.testing.assert_array_equal(session.run(y, {inputs: new}), expected)
+        frozen = freeze(session, y)
+    assert not {node.op for node in frozen.node} & {"VariableV2", "VarHandleOp", "If", "Switch"}
+    np.testing.assert_array_equal(run_frozen(frozen, {"inputs:0": new}, y.name), expected)
+
+
+@pytest.mark.usefixtures("kind")
+def test_a_layer_that_can_train_does_not_freeze():
+    with tf.Graph().as_default(), v1.Session() as session:
+        inputs = v1.placeholder(tf.float32, [None, 3], name="inputs")
+        train_phase = v1.placeholder(tf.bool, [], name="train_phase")
+        y = batch_norm_layer(inputs, train_phase, "bn")
+        session.run(v1.global_variables_initializer())
+        frozen = freeze(session, y)
+    # TensorFlow itself says so: nothing can be assigned to a constant.
+    feeds = {"inputs:0": np.ones((2, 3), np.float32), "train_phase:0": False}
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=r"expected .*re[sf]"):
+        run_frozen(frozen, feeds, y.name)
+
+
+@pytest.mark.usefixtures("kind")
+def test_an_average_is_none_until_the_branch_that_updates_it_is_built():
+    """Why the branches of the layer stand in the order in which they do."""
+    with tf.Graph().as_default():
+        value, serve = tf.constant([1.0]), v1.placeholder(tf.bool, [])
+        ema = tf.train.ExponentialMovingAverage(0.5)
+        assert ema.average(value) is None
+
+        def update():
+            with tf.control_dependencies([ema.apply([value])]):
+                return tf.identity(value)
+
+        with pytest.raises(ValueError, match="None values not supported"):
+            tf.cond(serve, lambda: tf.convert_to_tensor(ema.average(value)), update)
+
+
 # Bad input
 
 
@@ -304,9 +378,37 @@ def test_a_train_phase_that_is_no_boolean_raises():
                 batch_norm_layer(x, train_phase, "bn")
 
 
-def test_eager_mode_raises():
-    with pytest.raises(RuntimeError, match=r"use it in `with tf\.Graph\(\)\.as_default\(\):`"):
-        batch_norm_layer(tf.ones([2, 3]), True, "bn")
+def test_a_train_phase_that_is_no_scalar_raises():
+    with tf.Graph().as_default():
+        x = v1.placeholder(tf.float32, [None, 3])
+        for train_phase, shape in (
+            ([True], r"\(1,\)"),
+            (v1.placeholder(tf.bool, [None, 2]), r"\(None, 2\)"),
+        ):
+            with pytest.raises(ValueError, match=f"must be a scalar, got shape {shape}"):
+                batch_norm_layer(x, train_phase, "bn")
+
+
+@pytest.mark.parametrize("train_phase", [True, False])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda layer: layer(),
+        lambda layer: tf.function(layer)(),
+        lambda layer: v1.wrap_function(layer, []),
+        lambda layer: tf.data.Dataset.range(1).map(lambda _: layer()),
+    ],
+    ids=["eager", "tf.function", "wrap_function", "Dataset.map"],
+)
+def test_eager_mode_and_functions_raise(call, train_phase):
+    match = r"use it in `with tf\.Graph\(\)\.as_default\(\):`, and outside of any tf\.function"
+    with pytest.raises(RuntimeError, match=match):
+        call(lambda: batch_norm_layer(tf.ones([2, 3]), train_phase, "bn"))
+
+
+def test_a_function_in_a_graph_raises():
+    with tf.Graph().as_default(), pytest.raises(RuntimeError, match=r"outside of any tf\.function"):
+        tf.function(lambda: batch_norm_layer(tf.ones([2, 3]), True, "bn"))()
 
 
 # Running graphs
@@ -339,6 +441,27 @@ def test_run_takes_structures_and_feeds():
         outputs = run({"double": 2 * x, "pair": [x, x + 1]}, 2, {x: 3.0})
         assert outputs == [{"double": 6, "pair": [3, 4]}] * 2
         assert run(x, times=0) == []
+
+
+def test_run_initializes_local_variables_and_tables():
+    with tf.Graph().as_default():
+        correct, update = v1.metrics.accuracy([1, 1, 0, 0], [1, 0, 0, 0])
+        pairs = tf.lookup.KeyValueTensorInitializer(["a", "b"], [1, 2])
+        found = tf.lookup.StaticHashTable(pairs, default_value=0).lookup(tf.constant(["b", "c"]))
+        [(updated, numbers)] = run([update, found])
+        assert updated == 0.75
+        assert numbers.tolist() == [2, 0]
+        assert run(correct) == [0]
+
+
+@pytest.mark.usefixtures("kind")
+def test_run_adds_one_operation_which_waits_for_the_initializers():
+    with tf.Graph().as_default() as graph:
+        w = v1.Variable(1.0, name="w")
+        before = len(graph.get_operations())
+        assert run(w) == [1]
+        [added] = graph.get_operations()[before:]
+    assert added.control_inputs == [w.initializer]
 
 
 def test_edges_tell_data_from_control():

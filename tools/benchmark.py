@@ -1,5 +1,7 @@
 """Measure what the project promises: `make bench` prints three tables, writes
-`_build/benchmark.json`, and fails where a bound is missed.
+`_build/benchmark.json`, and fails where a bound is missed. A fourth, the layer against Keras's in
+all kinds of circumstances (`tools/sweep.py`), takes longer, and is only measured where it is asked
+for: `make sweep`.
 
 Times depend on the machine, ratios less so. Each ratio is the median over many pairs of runs,
 taken in turn in one process, so that a change in the machine's speed meets both alike. TensorFlow
@@ -14,7 +16,9 @@ misses is measured once more, for noise comes in bursts. Notebooks are held to p
 own and that of the processes they start, to which other programs add little. On a quiet machine
 each took less than half a minute by the clock.
 
-    .venv/bin/python -m tools.benchmark [imports] [notebooks] [ratios]    (all by default)
+    .venv/bin/python -m tools.benchmark [imports] [notebooks] [ratios] [sweep]
+
+By default all but the sweep.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ from nbformat.v4 import new_code_cell
 
 from tools.rules import ROOT, read, toc_files
 
-RESULTS = ROOT / "_build" / "benchmark.json"
+BUILD = ROOT / "_build"
 
 # Seconds of processor time, and the peak memory, which Linux counts in kB.
 USAGE = """
@@ -50,6 +54,12 @@ REPEATS = 15
 NO_SLOWER = 0.9
 IMPORT = 1.5  # of `import numpy`
 SECONDS, GIGABYTES = 40, 2  # of a notebook
+MODELS = {  # of keras.applications, and a batch of images for each
+    "MobileNetV2": (16, 96, 96, 3),
+    "EfficientNetB0": (8, 96, 96, 3),
+    "DenseNet121": (16, 64, 64, 3),
+    "ResNet50": (8, 96, 96, 3),
+}
 
 
 @dataclass(frozen=True)
@@ -77,15 +87,21 @@ class Ratio:
         )
 
 
+def as_row(ratio: Ratio) -> dict[str, Any]:
+    """What is written of a ratio."""
+    return {**asdict(ratio), "holds": ratio.holds}
+
+
 def paired(
     measured: Callable[[], Any], against: Callable[[], Any], seconds: float = 3
 ) -> tuple[float, tuple[float, float]]:
     """How many times as long ``against`` takes, and the median seconds of both.
 
     Blocks of calls, 20 ms or one call long, run in turn, and in turn first, for about ``seconds``
-    and ten rounds at least, after a second to warm up. Blocks, because the first call after the
-    other's finds none of its data in the caches: alternating call by call charges both for that
-    (on one machine it took the layer's forward pass from 2.4 to 1.9 times as fast as Keras's).
+    and ten rounds at least, after a third of that, or a second, to warm up. Blocks, because the
+    first call after the other's finds none of its data in the caches: alternating call by call
+    charges both for that (on one machine it took the layer's forward pass from 2.4 to 1.9 times as
+    fast as Keras's).
     """
 
     def clock(call: Callable[[], Any], times: int) -> float:
@@ -94,7 +110,8 @@ def paired(
             call()
         return (time.perf_counter() - start) / times
 
-    end = time.perf_counter() + 1
+    measured(), against()  # traces and compiles
+    end = time.perf_counter() + min(1, seconds / 3)
     slower = max(clock(measured, 1), clock(against, 1))
     while time.perf_counter() < end:  # the least, so that blocks are as long on a busy machine
         slower = min(slower, max(clock(measured, 1), clock(against, 1)))
@@ -147,24 +164,22 @@ def numpy_ratios() -> Iterator[Ratio]:
     yield Ratio("extra memory, fast NumPy forward, out=", "size of x", peak / x.nbytes, 0.05, False)
 
 
-def forward(layer: Any) -> Any:
-    """A graph of the forward pass of a layer, in training mode."""
+def forward(layer: Any, training: bool = True) -> Callable[..., Any]:
+    """The forward pass of a layer."""
+    return lambda x, dy, mask=None: layer(x, training=training, mask=mask)
+
+
+def forward_and_backward(layer: Any, training: bool = True) -> Callable[..., Any]:
+    """Both passes of a layer."""
     import tensorflow as tf
 
-    return tf.function(lambda x, dy: layer(x, training=True), autograph=False)
-
-
-def forward_and_backward(layer: Any) -> Any:
-    """A graph of both passes of a layer."""
-    import tensorflow as tf
-
-    def step(x: Any, dy: Any) -> Any:
+    def step(x: Any, dy: Any, mask: Any = None) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = layer(x, training=True)
+            y = layer(x, training=training, mask=mask)
         return tape.gradient(y, [x, layer.gamma.value, layer.beta.value], output_gradients=dy)
 
-    return tf.function(step, autograph=False)
+    return step
 
 
 def layer_ratios() -> Iterator[Ratio]:
@@ -186,7 +201,10 @@ def ratios_to_keras(shape: tuple[int, ...], bounds: tuple[float, float]) -> Iter
     x, dy = tf.random.stateless_normal((2, *shape), seed=(1, 2))
     kinds = {"forward": forward, "forward and backward": forward_and_backward}
     for (kind, make), bound in zip(kinds.items(), bounds, strict=True):
-        ours, theirs = make(BatchNormalization()), make(keras.layers.BatchNormalization())
+        ours, theirs = (
+            tf.function(make(normalization()), autograph=False)
+            for normalization in (BatchNormalization, keras.layers.BatchNormalization)
+        )
         yield faster(
             f"layer, {kind}, {size_of(shape)}",
             "Keras's layer",
@@ -204,7 +222,7 @@ def ratio_to_the_bare_operation(shape: tuple[int, ...], bound: float) -> Ratio:
 
     x, dy = tf.random.stateless_normal((2, *shape), seed=(1, 2))
     ones, zeros = tf.ones(shape[-1:]), tf.zeros(shape[-1:])
-    ours = forward(BatchNormalization())
+    ours = tf.function(forward(BatchNormalization()), autograph=False)
     bare = tf.function(
         lambda x, gamma, beta: tf.compat.v1.nn.fused_batch_norm(x, gamma, beta), autograph=False
     )
@@ -257,6 +275,61 @@ def training_ratios() -> Iterator[Ratio]:
     )
 
 
+def model_ratios() -> Iterator[Ratio]:
+    """Models of keras.applications with the layer swapped in: a training step, and inference."""
+    import keras
+    import tensorflow as tf
+
+    from bn_tutorial.models import replace_batch_norm
+
+    for name, shape in MODELS.items():
+        images = tf.random.stateless_normal(shape, seed=(1, 2))
+        theirs, ours = (
+            getattr(keras.applications, name)(
+                weights=None, input_shape=shape[1:], classes=10, classifier_activation=None
+            )
+            for _ in range(2)
+        )
+        replace_batch_norm(ours)
+        for kind, make, bound in [
+            ("a training step", training_step, 1.1),
+            ("inference", inference, NO_SLOWER),
+        ]:
+            with_ours, with_theirs = make(ours), make(theirs)
+            yield faster(
+                f"{name}, {kind}, {size_of(shape)}",
+                "with Keras's layer",
+                lambda call=with_ours, images=images: call(images),
+                lambda call=with_theirs, images=images: call(images),
+                bound,
+                seconds=8,
+            )
+
+
+def training_step(model: Any) -> Any:
+    """A graph of a training step of a model: both passes and the optimizer."""
+    import keras
+    import tensorflow as tf
+
+    optimizer = keras.optimizers.SGD()
+    optimizer.build(model.trainable_variables)
+
+    def step(images: Any) -> None:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(model(images, training=True)))
+        variables = model.trainable_variables
+        optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
+
+    return tf.function(step, autograph=False)
+
+
+def inference(model: Any) -> Any:
+    """A graph of the inference of a model."""
+    import tensorflow as tf
+
+    return tf.function(lambda images: model(images, training=False), autograph=False)
+
+
 def folding_ratios() -> Iterator[Ratio]:
     """Folded convolutional models against the same models unfolded."""
     import keras
@@ -280,10 +353,7 @@ def folding_ratios() -> Iterator[Ratio]:
     }
     for name, model in models.items():
         x = tf.random.stateless_normal((32, *model.input_shape[1:]), seed=(1, 2))
-        unfolded, folded = (
-            tf.function(lambda x, m=m: m(x, training=False), autograph=False)
-            for m in (model, fold_batch_norm(model))
-        )
+        unfolded, folded = inference(model), inference(fold_batch_norm(model))
         yield faster(
             f"folded: {name}",
             "the same unfolded",
@@ -298,10 +368,10 @@ def measure_ratios() -> list[dict[str, Any]]:
     """Print the table of ratios, and return its rows."""
     print(f"{'measured':46}{'against':26}{'ms':>10}{'ms':>10}{'ratio':>8}  promised")
     rows = []
-    for ratios in (numpy_ratios, layer_ratios, training_ratios, folding_ratios):
+    for ratios in (numpy_ratios, layer_ratios, training_ratios, model_ratios, folding_ratios):
         for row in ratios():
             print(row, flush=True)
-            rows.append({**asdict(row), "holds": row.holds})
+            rows.append(as_row(row))
     print()
     return rows
 
@@ -347,20 +417,30 @@ def measure_imports() -> list[dict[str, Any]]:
     seconds = [statistics.median(times) for times in zip(*pairs, strict=True)]
     row = Ratio("import bn_tutorial, numpy", "import numpy", seconds[0] / seconds[1], IMPORT, False)
     print(f"{row}\n")
-    return [{**asdict(row), "seconds": seconds, "holds": row.holds}]
+    return [{**as_row(row), "seconds": seconds}]
+
+
+def measure_sweep() -> list[dict[str, Any]]:
+    """Print what the sweep finds, and return its rows."""
+    from tools import sweep  # which needs this module
+
+    return sweep.measure_sweep()
 
 
 # A process begins with the peak memory of the one that starts it: those that load TensorFlow here
 # come last.
-PARTS = {"imports": measure_imports, "notebooks": measure_notebooks, "ratios": measure_ratios}
+PARTS = {
+    "imports": measure_imports,
+    "notebooks": measure_notebooks,
+    "ratios": measure_ratios,
+    "sweep": measure_sweep,
+}
+BY_DEFAULT = ["imports", "notebooks", "ratios"]
 
 
-def main(parts: list[str]) -> None:
-    """Measure the ``parts``, print their tables and write their numbers."""
-    if unknown := set(parts) - set(PARTS):
-        sys.exit(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    results: dict[str, Any] = {
+def circumstances() -> dict[str, Any]:
+    """When and where is measured, and with what versions."""
+    return {
         "when": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         "machine": {"processor": platform.machine(), "processors": os.cpu_count()},
         "versions": {
@@ -368,16 +448,26 @@ def main(parts: list[str]) -> None:
             **{name: version(name) for name in ("numpy", "tensorflow", "keras")},
         },
     }
+
+
+def main(parts: list[str]) -> None:
+    """Measure the ``parts``, print their tables and write their numbers."""
+    if unknown := set(parts) - set(PARTS):
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     print("The bounds are for any machine, even one of two cores with other work on them.\n")
+    results: dict[str, dict[str, Any]] = {}
     missed = []
     for part, measure in PARTS.items():
-        if parts and part not in parts:
+        if part not in (parts or BY_DEFAULT):
             continue
-        results[part] = measure()
-        missed += [row["measured"] for row in results[part] if not row["holds"]]
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    print(f"Written to {RESULTS.relative_to(ROOT)}")
+        file = BUILD / ("sweep.json" if part == "sweep" else "benchmark.json")
+        written = results.setdefault(file.name, circumstances())
+        written[part] = measure()
+        missed += [row["measured"] for row in written[part] if not row["holds"]]
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    print(f"Written to {', '.join(f'{BUILD.name}/{name}' for name in results)}")
     if missed:
         sys.exit(f"Missed: {'; '.join(missed)}")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -36,6 +36,42 @@ _UNKNOWN = {
     for name, parameter in inspect.signature(keras.layers.BatchNormalization).parameters.items()
     if name not in _KNOWN and parameter.kind is not inspect.Parameter.VAR_KEYWORD
 }
+
+
+def _is_dense(value: Any) -> bool:
+    """Whether a value is, or may become, a plain tensor; ragged and sparse ones do not."""
+    return isinstance(value, tf.Tensor | tf.Variable) or not tf.is_tensor(value)
+
+
+def unknown_arguments(layer: keras.layers.BatchNormalization) -> list[str]:
+    """Return the arguments that `call` does not know and that may not have their default.
+
+    Keras keeps an argument in an attribute of its name; one that it keeps elsewhere may be any.
+    """
+    names = []
+    for name, default in _UNKNOWN.items():
+        value = getattr(layer, name, layer)
+        if value is not default and (type(value) is not type(default) or value != default):
+            names.append(name)
+    return names
+
+
+class _Named(Protocol):
+    """A dtype of NumPy or TensorFlow, or a policy of Keras."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class _Shaped(Protocol):
+    """An array or a tensor."""
+
+    @property
+    def shape(self) -> Any: ...
+
+
+# What Keras makes a function of: a name, a configuration, a function or a class of them.
+_Function = str | dict[str, Any] | Callable[..., Any]
 
 
 @keras.saving.register_keras_serializable(package="bn_tutorial")
@@ -130,6 +166,46 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     array([1.5], dtype=float32)
     """
 
+    if TYPE_CHECKING:
+        # Keras has no types. While the program runs, its own `__init__` and `__call__` stay, which
+        # may take more, or less: renorm came after 3.12. By position only what stays in its place.
+
+        gamma: Any
+        beta: Any
+        moving_mean: Any
+        moving_variance: Any
+
+        def __init__(
+            self,
+            axis: int = -1,
+            momentum: float = 0.99,
+            epsilon: float = 1e-3,
+            *,
+            center: bool = True,
+            scale: bool = True,
+            beta_initializer: _Function | _Shaped = "zeros",
+            gamma_initializer: _Function | _Shaped = "ones",
+            moving_mean_initializer: _Function | _Shaped = "zeros",
+            moving_variance_initializer: _Function | _Shaped = "ones",
+            beta_regularizer: _Function | None = None,
+            gamma_regularizer: _Function | None = None,
+            beta_constraint: _Function | None = None,
+            gamma_constraint: _Function | None = None,
+            renorm: bool = False,
+            renorm_clipping: Mapping[str, float] | None = None,
+            renorm_momentum: float = 0.99,
+            synchronized: bool = False,
+            activity_regularizer: _Function | None = None,
+            trainable: bool = True,
+            dtype: str | dict[str, Any] | type[Any] | _Named | None = None,
+            autocast: bool = True,
+            name: str | None = None,
+        ) -> None: ...
+
+        def __call__(
+            self, inputs: Any, *, training: bool | None = None, mask: Any = None
+        ) -> Any: ...
+
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalize: in training by the moments of the batch, else by the moving averages.
 
@@ -148,7 +224,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         tf.Tensor
             Of the shape of the inputs and the layer's ``compute_dtype``.
         """
-        if self._has_unknown_arguments():
+        if unknown_arguments(self) or not all(map(_is_dense, (inputs, mask))):
             return super().call(inputs, training=training, mask=mask)
         if mask is not None and len(mask.shape) != len(inputs.shape) - 1:
             raise ValueError(
@@ -156,30 +232,32 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
                 f"mask.shape={mask.shape}, inputs.shape={inputs.shape}"
             )
         inputs = tf.convert_to_tensor(inputs)
-        dtype = keras.backend.result_type(inputs.dtype, "float32")
-        x = inputs if inputs.dtype.is_floating else tf.cast(inputs, dtype)
-        training = bool(training) and self.trainable
-        all_reduce = self._sum_over_replicas() if training else None
+        if not self._is_numbers_in_channels(inputs):
+            return super().call(inputs, training=training, mask=mask)
+        x = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         layout = Layout(x, self.axis % x.shape.rank)
-        path = path_for(x, layout, training, mask is not None, all_reduce is not None)
+        path = path_for(x, layout)
         if mask is not None:
             mask = layout.expand_mask(mask)
-        if mask is not None or not path.use_fused:
-            x = tf.cast(x, dtype)  # the fused kernel does so by itself
+            x = without_masked_nans(layout, x, mask)
+        mean, variance = map(tf.convert_to_tensor, (self.moving_mean, self.moving_variance))
+        scale = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(mean)
+        offset = tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(mean)
+        if not (training and self.trainable):
+            y = normalize_with(layout, path, x, scale, offset, mean, variance, self.epsilon)
+            return tf.cast(y, self.compute_dtype)
+        all_reduce = self._sum_over_replicas()
+        batch = normalize_batch(layout, path, x, scale, offset, self.epsilon, mask, all_reduce)
+        self._update_average(self.moving_mean, batch.mean, batch.count)
+        self._update_average(self.moving_variance, batch.variance, batch.count)
+        return tf.cast(batch.y, self.compute_dtype)
 
-        mean = tf.cast(self.moving_mean, dtype)
-        variance = tf.cast(self.moving_variance, dtype)
-        scale = tf.cast(self.gamma, dtype) if self.scale else tf.ones_like(mean)
-        offset = tf.cast(self.beta, dtype) if self.center else tf.zeros_like(mean)
-        if training:
-            batch = normalize_batch(layout, path, x, scale, offset, self.epsilon, mask, all_reduce)
-            self._update_average(self.moving_mean, mean, batch.mean, batch.count)
-            self._update_average(self.moving_variance, variance, batch.variance, batch.count)
-            return tf.cast(batch.y, self.compute_dtype)
-        if mask is not None:
-            x = without_masked_nans(path, x, mask)
-        y = normalize_with(layout, path, x, scale, offset, mean, variance, self.epsilon)
-        return tf.cast(y, self.compute_dtype)
+    def _is_numbers_in_channels(self, inputs: Any) -> bool:
+        """Whether inputs are real numbers with a known number of channels, and values of each."""
+        kind, shape = inputs.dtype, inputs.shape
+        if not (kind.is_floating or kind.is_integer or kind.is_bool):
+            return False
+        return (shape.rank or 0) > 1 and shape[self.axis] is not None
 
     def _sum_over_replicas(self) -> Callable[[Any], Any] | None:
         """Return the function that sums a tensor over all replicas, or None where there is one."""
@@ -188,22 +266,11 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             return None
         return partial(replica.all_reduce, tf.distribute.ReduceOp.SUM)
 
-    def _update_average(self, average: Any, old: Any, moment: Any, count: Any) -> None:
-        """Move an average from its ``old`` value towards the moment of ``count`` values."""
+    def _update_average(self, average: Any, moment: Any, count: Any) -> None:
+        """Move an average towards the moment of ``count`` values, unless there are none."""
+        if isinstance(count, float) and not count:
+            return
+        old = tf.cast(average, keras.backend.result_type(average.dtype, "float32"))
+        moment = tf.cast(moment, old.dtype)
         new = old * self.momentum + moment * (1.0 - self.momentum)
-        if not isinstance(count, float):
-            new = tf.where(count > 0, new, old)
-        elif not count:
-            new = old
-        average.assign(new)
-
-    def _has_unknown_arguments(self) -> bool:
-        """Whether an argument that `call` does not honour may have another value than its default.
-
-        Keras keeps an argument in an attribute of its name; one that it keeps elsewhere may be any.
-        """
-        for name, default in _UNKNOWN.items():
-            value = getattr(self, name, self)
-            if value is not default and (type(value) is not type(default) or value != default):
-                return True
-        return False
+        average.assign(new if isinstance(count, float) else tf.where(count > 0, new, old))

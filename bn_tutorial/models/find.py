@@ -15,6 +15,10 @@ def find_batch_norms(
 ) -> list[tuple[str, keras.layers.BatchNormalization]]:
     """Return the batch normalizations inside a model, each with the way to it.
 
+    Inside is what Keras tracks as a layer of it: what is in its graph or its stack, and what was
+    assigned to its attributes, be it in a list, a tuple, a dictionary or a set. (An attribute of a
+    Sequential model is no layer of it for Keras: its weights are not among the model's either.)
+
     Parameters
     ----------
     model

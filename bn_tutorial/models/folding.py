@@ -1,69 +1,92 @@
-"""Fold the batch normalizations of a Keras model into the layers before them."""
+"""Fold the batch normalizations of a Keras model into the layers around them."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from types import MappingProxyType
 from typing import Any
 
 import keras
-import numpy as np
 from keras.src.models.functional import Functional
-from keras.src.saving.serialization_lib import SafeModeScope
 
-from .._checks import Array
-from ..batch_norm import inference_affine
+from ._commuting import axis_after, axis_before
+from ._graph import (
+    Graph,
+    compute_dtypes,
+    extra_arguments,
+    input_of,
+    repeat_call,
+    unwrapped,
+    wrapped_like,
+)
+from ._hosts import Host, is_host, takes_before, why_no_host
+from ._norms import affine_map, is_batch_norm, normalized_axis, why_not_affine, why_not_unnormalized
+from ._overridden import CONSTRUCTION, TRAINING, overridden
 from .find import find_batch_norms
 
 __all__ = ["fold_batch_norm"]
-
-# The axis or axes of a kernel that hold the output channels.
-_CHANNELS_OF_KERNEL = {
-    keras.layers.Dense: (-1,),
-    keras.layers.Conv1D: (-1,),
-    keras.layers.Conv2D: (-1,),
-    keras.layers.Conv3D: (-1,),
-    keras.layers.DepthwiseConv2D: (-2, -1),  # inputs × multiplier
-    keras.layers.Conv2DTranspose: (-2,),
-}
 
 
 def fold_batch_norm(model: keras.Model) -> keras.Model:
     r"""Return an equivalent model for inference, without the batch normalizations that fold away.
 
     In inference mode batch normalization is ``scale * x + shift`` in each channel (see
-    `bn_tutorial.batch_norm.inference_affine`), and the layer before it can do that itself:
+    `bn_tutorial.batch_norm.inference_affine`). The layer before it can do that itself,
 
     .. math:: \text{kernel}' = \text{scale}\cdot\text{kernel}, \qquad
               \text{bias}' = \text{scale}\cdot\text{bias} + \text{shift}
 
-    (Jacob et al., 2018). A ``keras.layers.BatchNormalization``, or a subclass of it, is folded if
+    (Jacob et al., 2018), or else the layer after it, with scale and shift along the inputs:
 
-    - its input comes from a Dense, Conv1D, Conv2D, Conv3D, DepthwiseConv2D or Conv2DTranspose
-      layer (of exactly this class, not quantized), or from another that was folded into one;
-    - that layer has no activation, and nothing else uses its output;
-    - its axis is that layer's channel axis;
-    - both are called once, and not with ``training=True``.
+    .. math:: \text{kernel}' = \operatorname{diag}(\text{scale})\cdot\text{kernel}, \qquad
+              \text{bias}' = \text{bias} + \text{shift}\cdot\text{kernel}
 
-    Any other is kept as it is. Nested models and wrapped layers are copied whole.
+    **What folds.** A `keras.layers.BatchNormalization` or `bn_tutorial.layers.BatchNormalization`,
+    or a subclass without a computation of its own, that is not called with ``training=True`` or
+    a mask, folds
+
+    - back, into Dense, EinsumDense, and convolutions of every kind (separable, depthwise and
+      transposed too) without an activation;
+    - or ahead, into Dense and convolutions with ``padding="valid"``, not transposed ones. (Where
+      zeros are padded they follow the normalization, and the folded bias would be added there
+      too.) Not where the moving mean is so many standard deviations from zero that the layer would
+      lose more than 10⁻⁴ in rounding inputs that are not normalized.
+
+    Between the two may lie dropout, noise, ``Identity``, cropping, repetition, permutation,
+    up-sampling (``"nearest"`` or ``"bilinear"``), average pooling without padding, reshaping and
+    flattening that leave the channels apart, and other batch normalizations that fold. Nothing
+    else may use what lies between, the axis must be that of the channels, and all must compute in
+    the same dtype. The layer that takes it over is of exactly this class, called once, not
+    quantized, without LoRA; each may be in a `keras.layers.TimeDistributed`. Nested Sequential and
+    functional models are folded inside.
+
+    **Shared layers.** As in ``keras.Model(model.inputs, outputs)``, the layers that nothing is
+    folded into are the *same objects* in both models, state and all. So train, quantize or set
+    weights of either only after the folded model was saved and loaded again, which cuts the tie.
+
+    **For inference.** The folded model is not compiled, and is not meant to be trained: it
+    normalizes nothing any more, and the regularizers and constraints of what was folded into
+    are gone.
 
     Parameters
     ----------
     model
-        A Sequential model that is built, or a functional model. It stays as it is.
+        A functional model, or a Sequential model that is built. It stays as it is.
 
     Returns
     -------
     keras.Model
-        A new model with copies of all other weights, which has the outputs of ``model`` in
-        inference mode, up to rounding. Layers keep their names; one that had no bias has
-        one now. Its attribute ``not_folded`` maps the name of each batch normalization that was
-        kept to the reason, ``inner/name`` if it lies in a nested model or a wrapper.
+        A new model of the same name, Sequential or functional as ``model`` is, inputs and outputs
+        in the same structure, with the same output in inference mode up to rounding. (Except where
+        both the inputs are not finite and a mask says so.) A layer that was folded into is a new
+        one of the same name, with a bias. What a subclass of `keras.Model` adds is not carried.
+        The attribute ``not_folded`` maps each batch normalization that was kept to the reason, by
+        the way to it that `find_batch_norms` gives, such as ``inner/name``.
 
     Raises
     ------
     TypeError
-        If ``model`` is neither Sequential nor functional, or has a ``call`` of its own.
+        If ``model`` is neither Sequential nor functional, or has its own ``call``, or another
+        method of its own that could change what calling it or ``predict`` returns.
     ValueError
         If a Sequential model is not built.
 
@@ -83,170 +106,222 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     >>> dict(folded.not_folded)
     {}
     """
-    functional = _functional_inside(model)
-    folds_into, not_folded = _plan(functional)
-    copy = _copy_functional if functional is model else _copy_sequential
-    folded = copy(model, folds_into)
-
-    norms = defaultdict(list)
-    for name, layer_name in folds_into.items():
-        norms[layer_name].append(model.get_layer(name))
-    for layer in folded.layers:
-        original = model.get_layer(layer.name)
-        if layer.name in norms:
-            layer.set_weights(_folded_weights(original, norms[layer.name]))
-        else:
-            layer.set_weights(original.get_weights())
-    folded.not_folded = MappingProxyType(not_folded)  # a plain dict would be tracked as state
+    if reason := _why_opaque(model):
+        raise TypeError(
+            "model must be a Sequential or functional model that is called as Keras calls it, "
+            f"got a {type(model).__name__}, which {reason}"
+        )
+    if _functional_of(model) is None:
+        raise ValueError(f"model {model.name!r} is not built: give it an Input, or call it once")
+    reasons: dict[int, str] = {}
+    folded = _Plan(_functional_of(model), reasons, {}).folded(model)
+    norms = find_batch_norms(folded)
+    folded.not_folded = MappingProxyType(  # a plain dict would be tracked as state
+        {way: reasons.get(id(norm), "no call of it was found") for way, norm in norms}
+    )
     return folded
 
 
-def _functional_inside(model: Any) -> Any:
-    """Return the functional model that ``model`` is, or that a Sequential model keeps inside."""
-    if isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call:
-        if not model.built or model._functional is None:
-            raise ValueError(
-                f"model {model.name!r} is not built: give it an Input, or call it once"
-            )
-        return model._functional
-    if isinstance(model, Functional) and type(model).call is Functional.call:
-        return model
-    raise TypeError(
-        "model must be a keras.Sequential or functional model without a call of its own, "
-        f"got {type(model).__name__}"
-    )
+def _why_opaque(model: Any) -> str | None:
+    """Return why the calls inside a layer are not known, or None if it is a graph of layers."""
+    for base in (keras.Sequential, Functional):
+        if isinstance(model, base):
+            own = overridden(model, base, CONSTRUCTION | TRAINING)
+            return f"has its own {', '.join(own)}" if own else None
+    return "is no Sequential or functional model"
 
 
-# What is folded, and into which layer
+def _functional_of(model: Any) -> Any:
+    """Return the functional model that a model is, or that it keeps inside once it is built."""
+    return model._functional if isinstance(model, keras.Sequential) else model
 
 
-class _Graph:
-    """Who computes what in a functional model, and who uses it."""
-
-    def __init__(self, model: Any) -> None:
-        by_depth = model._nodes_by_depth
-        self.nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
-        self.calls = Counter(id(node.operation) for node in self.nodes)
-        self.uses = Counter(id(tensor) for node in self.nodes for tensor in node.input_tensors)
-        self.uses.update(id(tensor) for tensor in model.outputs)
-        self._maker = {id(t): node.operation for node in self.nodes for t in node.outputs}
-
-    def maker_of(self, tensor: Any) -> Any:
-        """Return the layer or operation that computes a tensor."""
-        return self._maker[id(tensor)]
+# What is folded
 
 
-def _plan(model: Any) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the layer to fold each batch normalization into, and the reasons to keep others.
+class _Plan:
+    """What of the calls in a functional model is folded into what, nested models included.
 
-    Both by name; what lies in a nested model or a wrapper is kept.
+    Parameters
+    ----------
+    functional
+        The model.
+    reasons
+        Gets the reason for each batch normalization that is kept, by its id.
+    done
+        The nested models that were folded already, by the ids of the original ones.
     """
-    graph = _Graph(model)
-    layers = {node.operation.name: node.operation for node in graph.nodes}
-    folds_into: dict[str, str] = {}
-    not_folded: dict[str, str] = {}
-    for node in graph.nodes:
-        layer = node.operation
-        if isinstance(layer, keras.layers.BatchNormalization):
-            source = graph.maker_of(node.input_tensors[0])
-            target = layers[folds_into.get(source.name, source.name)]
-            if reason := _reason_to_keep(graph, node, source, target):
-                not_folded[layer.name] = reason
+
+    def __init__(self, functional: Any, reasons: dict[int, str], done: dict[int, Any]) -> None:
+        self._graph = Graph(functional)
+        self._reasons, self._done = reasons, done
+        self._dropped: set[int] = set()  # ids of the calls of what is folded
+        self._hosts: dict[int, Host] = {}  # by the ids of the layers, as the next
+        self._models: dict[int, Any] = {}
+        kept = []
+        for node in self._graph.nodes:
+            if is_batch_norm(node.operation):
+                if reason := why_not_affine(node):
+                    self._keep(unwrapped(node.operation)[0], reason)
+                elif reason := self._fold(node, ahead=False):
+                    kept.append((node, reason))
+            elif isinstance(node.operation, keras.layers.Layer):
+                self._fold_inside(node)
+        for node, before in reversed(kept):
+            if after := self._fold(node, ahead=True):
+                reason = f"not folded back, as {before}; nor ahead, as {after}"
+                self._keep(unwrapped(node.operation)[0], reason)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is folded."""
+        return not self._dropped and not self._models
+
+    def _keep(self, norm: Any, reason: str) -> None:
+        self._reasons[id(norm)] = reason
+
+    def _fold_inside(self, node: Any) -> None:
+        """Fold what lies in a nested model, or in one that is wrapped by a TimeDistributed."""
+        operation = node.operation
+        norms = find_batch_norms(operation)
+        if not norms or id(operation) in self._models:
+            return
+        inner, _ = unwrapped(operation)
+        if reason := self._why_not_inside(operation):
+            for _, norm in norms:
+                self._keep(norm, f"inside {operation.name!r}, which {reason}")
+            return
+        if id(inner) not in self._done:
+            plan = _Plan(_functional_of(inner), self._reasons, self._done)
+            self._done[id(inner)] = inner if plan.is_empty else plan.folded(inner)
+        folded = self._done[id(inner)]
+        if folded is not inner:
+            self._models[id(operation)] = wrapped_like(operation, folded, node)
+
+    def _why_not_inside(self, operation: Any) -> str | None:
+        """Return why nothing can be folded inside a layer that holds batch normalizations."""
+        inner, _ = unwrapped(operation)
+        if reason := _why_opaque(inner):
+            return f"{reason} ({type(inner).__name__})"
+        if _functional_of(inner) is None:
+            return "was called with what no functional model could be built for"
+        if own := overridden(operation, type(operation), TRAINING):
+            return f"was given its own {', '.join(own)}"
+        calls = (node for node in self._graph.nodes if node.operation is operation)
+        if any("training" in extra_arguments(node) for node in calls):
+            return "is called with training=True; it folds where training is None"
+        return None
+
+    def _fold(self, node: Any, ahead: bool) -> str | None:
+        """Fold a batch normalization into what lies behind or ahead of it, or return why not."""
+        way = self._way(node, ahead)
+        if isinstance(way, str):
+            return way
+        path, axis = way
+        if reason := _why_not_along(path, ahead):
+            return reason
+        host = self._host(path[-1])
+        if isinstance(host, str):
+            return host
+        fold = host.fold_before if ahead else host.fold_after
+        if reason := fold(*affine_map(unwrapped(node.operation)[0]), axis):
+            return reason
+        self._hosts[id(host.operation)] = host
+        self._dropped.add(id(node))
+        return None
+
+    def _way(self, node: Any, ahead: bool) -> tuple[list[Any], int] | str:
+        """Return the calls from a batch normalization to the first that it does not commute with.
+
+        And the axis that it normalizes there; or why there is no such call.
+        """
+        path, axis = [node], normalized_axis(node)
+        while True:
+            here = path[-1]
+            tensor = here.outputs[0] if ahead else input_of(here)
+            there = self._graph.user_of(tensor) if ahead else self._graph.maker_of(tensor)
+            if there is None:
+                name = tensor._keras_history.operation.name
+                return f"{name!r} is an {'output' if ahead else 'input'} of the model"
+            if self._graph.uses[id(tensor)] > 1:
+                name = (here if ahead else there).operation.name
+                return f"the output of {name!r} is used more than once, not here alone"
+            path.append(there)
+            if id(there) not in self._dropped:
+                beyond = (axis_after if ahead else axis_before)(there, axis)
+                if beyond is None:
+                    return path, axis
+                axis = beyond
+
+    def _host(self, node: Any) -> Host | str:
+        """Return a layer as one to fold into, or why it is none."""
+        operation = node.operation
+        if id(operation) in self._hosts:
+            return self._hosts[id(operation)]
+        if self._graph.calls[id(operation)] > 1:
+            return f"{operation.name!r} is called more than once, where once would do"
+        if reason := why_no_host(node):
+            return reason
+        try:
+            return Host(node)
+        except Exception as error:  # whatever a configuration of somebody's own may raise
+            return f"{operation.name!r} cannot be made anew ({type(error).__name__}: {error})"
+
+    # The folded model
+
+    def folded(self, model: Any) -> Any:
+        """Return ``model``, whose plan this is, folded: Sequential or functional as it is."""
+        new = {**self._models, **{key: host.remade() for key, host in self._hosts.items()}}
+        layers = [
+            node for node in self._graph.nodes if isinstance(node.operation, keras.layers.Layer)
+        ]
+        if isinstance(model, keras.Sequential) and _are_calls_of(layers, model.layers):
+            kept = [node.operation for node in layers if id(node) not in self._dropped]
+            stack = [new.get(id(layer), layer) for layer in kept]
+            folded = keras.Sequential([*model.inputs, *stack], name=model.name)
+        else:
+            folded = keras.Model(*self._connected(_functional_of(model), new), name=model.name)
+        folded.dtype_policy = model.dtype_policy
+        folded.supports_masking = model.supports_masking
+        return folded
+
+    def _connected(self, model: Any, new: dict[int, Any]) -> tuple[Any, Any]:
+        """Return the inputs, and the outputs of what remains, connected as it was."""
+        tensors = {id(tensor): tensor for tensor in model.inputs}  # what became of each
+        for node in self._graph.nodes:
+            if id(node) in self._dropped:
+                tensors[id(node.outputs[0])] = tensors[id(input_of(node))]
+            elif id(node.operation) not in new and all(
+                tensors[id(tensor)] is tensor for tensor in node.input_tensors
+            ):
+                tensors.update((id(tensor), tensor) for tensor in node.outputs)
             else:
-                folds_into[layer.name] = target.name
-        elif isinstance(layer, keras.layers.Layer):
-            for inner, _ in find_batch_norms(layer):
-                not_folded[f"{layer.name}/{inner}"] = f"inside {layer.name!r}"
-    return folds_into, not_folded
+                repeat_call(node, new.get(id(node.operation), node.operation), tensors)
+        outputs = keras.tree.map_structure(lambda tensor: tensors[id(tensor)], model.output)
+        return model.input, outputs
 
 
-def _reason_to_keep(graph: _Graph, node: Any, source: Any, target: Any) -> str | None:
-    """Return why a batch normalization cannot be folded into ``target``, or None if it can.
+def _are_calls_of(nodes: list[Any], layers: list[Any]) -> bool:
+    """Whether each layer is called once, in this order, and no other."""
+    return [id(node.operation) for node in nodes] == [id(layer) for layer in layers]
 
-    ``node`` is its call. ``source`` computes its input; ``target`` is the same layer, or the one
-    that ``source``, a batch normalization itself, is folded into.
-    """
-    norm, tensor = node.operation, node.input_tensors[0]
-    if graph.calls[id(norm)] > 1:
-        return "called more than once"
-    if node.arguments.kwargs.get("training"):
-        return "called with training=True"
-    if type(target) not in _CHANNELS_OF_KERNEL:
-        return f"follows {source.name!r}, a {type(source).__name__}"
-    if graph.calls[id(target)] > 1:
-        return f"follows {target.name!r}, which is called more than once"
-    if graph.uses[id(tensor)] > 1:
-        return f"is not alone in using the output of {source.name!r}"
-    if target.activation is not keras.activations.linear:
-        return f"follows the activation of {target.name!r}"
-    if norm.axis % len(tensor.shape) != _output_axis(target, len(tensor.shape)):
-        return f"its axis {norm.axis} is not the channel axis of {target.name!r}"
-    if target.quantization_mode is not None or getattr(target, "lora_enabled", False):
-        return f"follows {target.name!r}, which is quantized or has LoRA enabled"
+
+def _why_not_along(path: list[Any], ahead: bool) -> str | None:
+    """Return why what starts a path cannot be folded into what ends it, a layer of any kind."""
+    first, last = path[0], path[-1].operation
+    if not (takes_before if ahead else is_host)(last):
+        wanted = "a Dense layer or a convolution" + " with padding='valid'" * ahead
+        return f"{last.name!r} is a {type(unwrapped(last)[0]).__name__}, where {wanted} would do"
+    if not ahead and unwrapped(last)[0].activation is not keras.activations.linear:
+        return f"the activation of {last.name!r} comes between, where one after it would do"
+    tensors = [each.outputs[0] for each in path]
+    if ahead:
+        tensors = [input_of(first), *tensors[:-1]]
+    dtypes = {tensor.dtype for tensor in tensors}
+    computed = set[str]().union(*(compute_dtypes(each.operation) for each in path))
+    if len(dtypes) > 1 or len(computed) > 1:
+        names = ", ".join(sorted(dtypes | computed))
+        return f"the dtypes from {last.name!r} to it are {names}, where one for all would do"
+    if ahead:
+        return why_not_unnormalized(unwrapped(first.operation)[0], *computed)
     return None
-
-
-def _output_axis(layer: Any, rank: int) -> int:
-    """Return the axis of a layer's output that holds its channels."""
-    return 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1
-
-
-# The copy
-
-
-def _copy_functional(model: Any, folds_into: dict[str, str]) -> Any:
-    """Return a copy of a functional model without what is folded, its weights still new."""
-    return keras.models.clone_model(
-        model,
-        input_tensors=keras.tree.map_structure(_copy_input, model.input),
-        clone_function=lambda layer: _copy_layer(layer, folds_into),
-        call_function=lambda layer, x, *args, **kwargs: (
-            x if layer.name in folds_into else layer(x, *args, **kwargs)
-        ),
-    )
-
-
-def _copy_sequential(model: Any, folds_into: dict[str, str]) -> Any:
-    """Return a copy of a Sequential model without what is folded, its weights still new."""
-    kept = [
-        _copy_layer(layer, folds_into) for layer in model.layers if layer.name not in folds_into
-    ]
-    copy = keras.Sequential(
-        [_copy_input(model.inputs[0]), *kept], name=model.name, trainable=model.trainable
-    )
-    if model.compiled:
-        copy.compile_from_config(model.get_compile_config())
-    return copy
-
-
-def _copy_input(tensor: Any) -> Any:
-    """Return the output of a copy of the input layer that ``tensor`` comes from."""
-    layer = tensor._keras_history.operation
-    return type(layer).from_config(layer.get_config()).output
-
-
-def _copy_layer(layer: Any, folds_into: dict[str, str]) -> Any:
-    """Return a copy of a layer, with a bias if something is folded into it."""
-    config = layer.get_config()
-    if layer.name in folds_into.values():
-        config["use_bias"] = True
-    with SafeModeScope(False):  # a Lambda of the caller's own process is no danger
-        return type(layer).from_config(config)
-
-
-def _folded_weights(layer: Any, norms: list[Any]) -> list[Array]:
-    """Return the kernel and the bias that do what ``layer`` and then ``norms`` do."""
-    kernel, *biases = (weight.astype(np.float64) for weight in layer.get_weights())
-    shape: tuple[int, ...] = tuple(
-        size if axis - kernel.ndim in _CHANNELS_OF_KERNEL[type(layer)] else 1
-        for axis, size in enumerate(kernel.shape)
-    )
-    bias: Array = biases[0] if biases else np.zeros(int(np.prod(shape)))
-    for norm in norms:
-        mean, variance = norm.moving_mean.numpy(), norm.moving_variance.numpy()
-        gamma = norm.gamma.numpy() if norm.scale else np.ones_like(mean)
-        beta = norm.beta.numpy() if norm.center else np.zeros_like(mean)
-        scale, shift = inference_affine(gamma, beta, mean, variance, epsilon=norm.epsilon)
-        kernel *= scale.reshape(shape)
-        bias = scale * bias + shift
-    return [kernel, bias]

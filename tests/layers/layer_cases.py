@@ -20,7 +20,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from bn_tutorial.layers._dispatch import HUGE, LARGE
+from bn_tutorial.layers._dispatch import LARGE, SMALL, WIDE
 
 Peer = keras.layers.BatchNormalization
 
@@ -44,10 +44,10 @@ SHAPES = [
 ]
 # What sizes, devices and modes choose between, forced upon small inputs.
 PATHS = {
-    "plain": dict(elements=1),
-    "large": dict(elements=LARGE),
-    "huge": dict(elements=HUGE),
-    "gpu": dict(elements=HUGE, gpu=True),
+    "float64": dict(elements=1),
+    "blocks": dict(elements=SMALL),
+    "kernel": dict(elements=LARGE, channels=WIDE),
+    "gpu": dict(elements=LARGE, gpu=True),
 }
 MODES = ["eager", "graph", "jit"]
 

@@ -12,11 +12,11 @@ from bn_tutorial.layers import BatchNormalization
 @pytest.mark.parametrize(
     ("path", "mode"),
     [
-        ("plain", "graph"),
-        ("plain", "jit"),
-        ("large", "eager"),
-        ("huge", "graph"),
-        ("huge", "jit"),
+        ("float64", "graph"),
+        ("float64", "jit"),
+        ("blocks", "eager"),
+        ("kernel", "graph"),
+        ("kernel", "jit"),
         ("gpu", "graph"),
     ],
 )

@@ -23,14 +23,14 @@ from bn_tutorial.layers import BatchNormalization
 @pytest.mark.parametrize(
     ("path", "mode"),
     [
-        ("plain", "eager"),
-        ("plain", "graph"),
-        ("plain", "jit"),
-        ("large", "eager"),
-        ("large", "graph"),
-        ("huge", "eager"),
-        ("huge", "graph"),
-        ("huge", "jit"),
+        ("float64", "eager"),
+        ("float64", "graph"),
+        ("float64", "jit"),
+        ("blocks", "eager"),
+        ("blocks", "graph"),
+        ("kernel", "eager"),
+        ("kernel", "graph"),
+        ("kernel", "jit"),
         ("gpu", "eager"),
         ("gpu", "graph"),
     ],
@@ -100,7 +100,7 @@ def test_integers_are_computed_in_float32():
 )
 @pytest.mark.parametrize(
     ("shape", "axis", "path"),
-    [*(((3, 4, 5, 6), -1, path) for path in PATHS), ((4, 5, 6), 1, "plain")],
+    [*(((3, 4, 5, 6), -1, path) for path in PATHS), ((4, 5, 6), 1, "float64")],
 )
 def test_options(kwargs, path, shape, axis, take):
     take(path)

@@ -11,7 +11,13 @@ from bn_tutorial.layers import BatchNormalization
 
 @pytest.mark.parametrize(
     ("path", "mode"),
-    [("plain", "eager"), ("plain", "graph"), ("plain", "jit"), ("huge", "graph"), ("gpu", "eager")],
+    [
+        ("float64", "eager"),
+        ("float64", "graph"),
+        ("float64", "jit"),
+        ("kernel", "graph"),
+        ("gpu", "eager"),
+    ],
 )
 @pytest.mark.parametrize(
     ("shape", "axis"),
@@ -51,7 +57,13 @@ def test_one_channel_may_be_masked():
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
     ("path", "mode"),
-    [("plain", "eager"), ("plain", "graph"), ("plain", "jit"), ("huge", "graph"), ("gpu", "eager")],
+    [
+        ("float64", "eager"),
+        ("float64", "graph"),
+        ("float64", "jit"),
+        ("kernel", "graph"),
+        ("gpu", "eager"),
+    ],
 )
 @pytest.mark.parametrize(
     ("shape", "axis", "bad"),

@@ -36,7 +36,7 @@ from bn_tutorial.models import fold_batch_norm
     ids=str,
 )
 def test_renorm_is_that_of_keras(kwargs, mode, take):
-    take("huge")
+    take("kernel")
     kwargs = dict(renorm=True) | kwargs
     shape = (4, 5, 6)
     mask = tf.constant(masked_case(shape)[2]) if kwargs.pop("masked", False) else None

@@ -1,0 +1,203 @@
+"""The layer against Keras's in all kinds of circumstances: `make sweep` prints where it is slowest,
+writes `_build/sweep.json`, and fails where a bound is missed.
+
+Where the layer chooses among ways to the same result, a wrong choice shows only in the
+circumstances it was made for. So a grid of them is measured, cell by cell, in one process: inputs
+from small to large, of 1 to 1024 channels, last or first; with and without a mask; training and
+inference, forward or both passes; eager, graph and XLA; batch sizes known in advance and not;
+float32 and half precision. The plain cells are all there: float32 of a known batch size, no mask.
+Of the others there are as many as it takes for any three of the values above to meet in a cell, if
+they can meet at all.
+
+The number is the layer's time relative to Keras's: less is better. A cell above the bound is
+measured once more at the end, for longer. One that stays above fails the sweep, unless `SLOWER`
+gives a reason; and a reason fails it once no cell that it is given for is slower than Keras's.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Callable
+from itertools import combinations, product
+from typing import Any, NamedTuple
+
+from tools.benchmark import Ratio, as_row, forward, forward_and_backward, paired, size_of
+
+BOUND = 1.1  # of a cell
+MEDIAN = 0.75  # of all cells
+SHOWN = 10
+SECONDS, AGAIN = 0.6, 3.0  # of measuring a cell
+
+CHANNELS_LAST = [
+    *((32, 16), (60, 100), (256, 1024), (10_000, 1), (100_000, 16)),
+    *((8, 128, 3), (32, 128, 256)),
+    *((8, 8, 8, 32), (32, 32, 32, 64), (64, 56, 56, 64), (16, 112, 112, 1), (32, 7, 7, 1024)),
+    (4, 16, 32, 32, 8),
+]
+CHANNELS_FIRST = [
+    *((8, 3, 128), (32, 256, 128)),
+    *((8, 32, 8, 8), (32, 64, 32, 32), (64, 64, 56, 56), (16, 1, 112, 112), (32, 1024, 7, 7)),
+    (4, 8, 16, 32, 32),
+]
+MODES = ("eager", "graph", "XLA")
+DTYPES = ("float32", "mixed_float16", "mixed_bfloat16")
+
+
+class Cell(NamedTuple):
+    """Circumstances in which both layers are timed."""
+
+    shape: tuple[int, ...]
+    axis: int
+    masked: bool
+    training: bool
+    backward: bool
+    mode: str
+    batch_known: bool
+    dtype: str
+
+    def __str__(self) -> str:
+        return ", ".join(
+            [
+                f"{size_of(self.shape)} channels {'last' if self.axis == -1 else 'first'}",
+                "training" if self.training else "inference",
+                *(["both passes"] if self.backward else []),
+                *(["masked"] if self.masked else []),
+                self.mode + ("" if self.batch_known else " of any batch size"),
+                self.dtype,
+            ]
+        )
+
+    @property
+    def channels(self) -> int:
+        """How many channels the inputs have."""
+        return self.shape[self.axis]
+
+
+# Why cells are slower than the bound allows: a reason, and whether it is that of a cell.
+SLOWER: dict[str, Callable[[Cell], bool]] = {}
+
+
+class Timed(NamedTuple):
+    """Seconds that a call takes with each layer, and the time relative to Keras's."""
+
+    relative: float
+    ours: float
+    keras: float
+
+
+def is_possible(cell: Cell) -> bool:
+    """Whether there are such circumstances, and Keras's layer has an answer in them."""
+    if cell.mode == "eager" and not cell.batch_known:
+        return False
+    # Keras squeezes a single channel out of the moments, and then finds no size to reshape to.
+    return not (cell.masked and cell.training and cell.axis == 1 and cell.channels == 1)
+
+
+def is_plain(cell: Cell) -> bool:
+    """Whether these are the most usual circumstances for the inputs."""
+    return cell.dtype == "float32" and cell.batch_known and not cell.masked
+
+
+def grid() -> list[Cell]:
+    """All plain cells, and others until any three values that can meet do so, greedily few."""
+    layouts = [(shape, -1) for shape in CHANNELS_LAST] + [(shape, 1) for shape in CHANNELS_FIRST]
+    either = (False, True)
+    axes = product(layouts, either, either, either, MODES, either, DTYPES)
+    every = [Cell._make((*layout, *others)) for layout, *others in axes]
+    possible = list(filter(is_possible, every))
+    random.Random(0).shuffle(possible)  # of equals, the first is chosen: no value comes first
+    meetings = {cell: set(combinations(enumerate(cell), 3)) for cell in possible}
+    cells = list(filter(is_plain, possible))
+    missing = set().union(*meetings.values()).difference(*(meetings[cell] for cell in cells))
+    while missing:
+        cells.append(max(possible, key=lambda cell: len(meetings[cell] & missing)))
+        missing -= meetings[cells[-1]]
+    return cells
+
+
+def call_of(layer: Any, cell: Cell) -> Callable[[], Any]:
+    """The call of a layer that is timed."""
+    import tensorflow as tf
+
+    layer.build(cell.shape)
+    values = tf.random.stateless_normal((2, *cell.shape), seed=(1, 2))
+    arguments = list(tf.cast(values, layer.compute_dtype))
+    if cell.masked:
+        arguments.append(tf.random.stateless_uniform(cell.shape[:-1], seed=(3, 4)) < 0.7)
+    call = (forward_and_backward if cell.backward else forward)(layer, cell.training)
+    if cell.mode != "eager":
+        of_any_batch = [tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in arguments]
+        call = tf.function(
+            call,
+            input_signature=None if cell.batch_known else of_any_batch,
+            jit_compile=cell.mode == "XLA",
+            autograph=False,
+        )
+    return lambda: call(*arguments)
+
+
+def measure(cell: Cell, seconds: float) -> Timed:
+    """Time both layers in a cell."""
+    import keras
+
+    from bn_tutorial.layers import BatchNormalization
+
+    ours, theirs = (
+        call_of(normalization(axis=cell.axis, dtype=cell.dtype), cell)
+        for normalization in (BatchNormalization, keras.layers.BatchNormalization)
+    )
+    speedup, times = paired(ours, theirs, seconds)
+    return Timed(1 / speedup, *times)
+
+
+def rows_of(measured: dict[Cell, Timed]) -> list[dict[str, Any]]:
+    """A row for each cell, the slowest first; one above the bound has its reason, if any."""
+    rows = []
+    for cell, timed in sorted(measured.items(), key=lambda item: -item[1].relative):
+        slow = timed.relative > BOUND
+        reason = next((why for why, covers in SLOWER.items() if slow and covers(cell)), None)
+        holds = not slow or reason is not None
+        row = {"measured": str(cell), **cell._asdict(), **timed._asdict()}
+        rows.append(row | {"slow": slow, "reason": reason, "holds": holds})
+    return rows
+
+
+def stale_reasons(measured: dict[Cell, Timed]) -> list[str]:
+    """The reasons given for cells of which none is slower than Keras's layer.
+
+    Not: above the bound. A cell near it is above it in one run and below it in the next.
+    """
+    slower = [cell for cell, timed in measured.items() if timed.relative > 1]
+    return [reason for reason, covers in SLOWER.items() if not any(map(covers, slower))]
+
+
+def verdict(measured: dict[Cell, Timed]) -> list[dict[str, Any]]:
+    """Print what the sweep found, and return it as rows: cells, stale reasons, the median."""
+    rows = rows_of(measured)
+    slow = sum(row["slow"] for row in rows)
+    print(f"{'the slowest cells':100}{'ms':>9}{'Keras':>9}{'time':>7}")
+    for row in rows[: max(SHOWN, slow)]:
+        print(
+            f"{row['measured']:100}{1e3 * row['ours']:9.3f}{1e3 * row['keras']:9.3f}"
+            f"{row['relative']:7.3f}  {(row['reason'] or '') if row['holds'] else 'MISSED'}"
+        )
+    print(f"{slow} of {len(rows)} cells above {BOUND}; promised: none without a reason")
+    for reason in stale_reasons(measured):
+        print(f"{reason}: no slower cell has this reason any more  MISSED")
+        rows.append({"measured": f"cells with the reason: {reason}", "holds": False})
+    relative = statistics.median(timed.relative for timed in measured.values())
+    median = Ratio("median of all cells", "Keras's layer", relative, MEDIAN, at_least=False)
+    print(f"{median}\n")
+    return [*rows, as_row(median)]
+
+
+def measure_sweep() -> list[dict[str, Any]]:
+    """Measure the grid, those above the bound once more, and return the verdict's rows."""
+    cells = grid()
+    print(f"{len(cells)} cells, the layer's time relative to that of Keras's ...", flush=True)
+    measured = {cell: measure(cell, SECONDS) for cell in cells}
+    for cell, timed in measured.items():
+        if timed.relative > BOUND:
+            measured[cell] = measure(cell, AGAIN)
+    return verdict(measured)
