@@ -1,4 +1,4 @@
-"""Fast functions whose derivatives of every order are right."""
+"""Fast functions whose derivatives of every order are right, backward and forward."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager.forwardprop_util import pack_tangents
 
 
 def with_derivatives_of(
@@ -17,11 +18,13 @@ def with_derivatives_of(
     Parameters
     ----------
     formula
-        Function of some tensors, in operations that TensorFlow can differentiate.
+        Function of some tensors, in operations that TensorFlow can differentiate, perhaps in
+        another dtype.
     fast
-        Function of the same tensors that returns the same result, alone or the first of several,
-        and a function from the gradient for it to those for the tensors. The other results are
-        constants. TensorFlow sees nothing of how ``fast`` works, so it may take any operation.
+        Function of the same tensors that returns a tuple, whose first is what ``formula`` returns
+        and whose others are constants; and a function from the gradient for the first to the
+        gradients for the tensors. TensorFlow sees nothing of how ``fast`` works, so it may take
+        any operation.
     """
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
@@ -31,21 +34,37 @@ def with_derivatives_of(
         @tf.custom_gradient  # type: ignore[untyped-decorator]
         def gradient(dy: Any, *given: Any) -> Any:
             def second(*directions: Any) -> Any:
-                with tf.GradientTape() as tape:
-                    tape.watch([dy, *given])
-                    first = _gradient_of(formula, given, dy)
-                return tape.gradient(first, [dy, *given], directions)
+                return _second_derivatives(formula, dy, given, directions)
 
             return tuple(fast_gradient(tf.stop_gradient(dy))), second
 
-        return results, lambda dy, *_: gradient(dy, *given)
+        # As tensors of the graph in which the gradient is computed, perhaps another than this.
+        return results, lambda dy, *_: gradient(dy, *map(tf.identity, given))
 
-    return function
+    def function_and_tangents(*given: Any) -> Any:
+        # In a graph, forward mode looks into functions with custom gradients.
+        (y, *others), _ = fast(*map(tf.stop_gradient, given))
+        return tf.cast(formula(*given), y.dtype), *others
+
+    return lambda *given: (function_and_tangents if pack_tangents(given).tangents else function)(
+        *given
+    )
 
 
-def _gradient_of(formula: Callable[..., Any], given: Sequence[Any], dy: Any) -> Any:
-    """Return the gradients of ``formula`` for what is given, by TensorFlow."""
-    with tf.GradientTape() as tape:
-        tape.watch(given)
+def _second_derivatives(
+    formula: Callable[..., Any], dy: Any, given: Sequence[Any], directions: Sequence[Any]
+) -> Any:
+    """Return the gradients, for ``dy`` and what is given, of the gradients along directions."""
+
+    def differentiate(dy: Any, given: Any, directions: Any) -> Any:
+        # Others than in the graph around, where each may be a function of another.
+        dy, *given = map(tf.identity, [dy, *given])
         y = formula(*given)
-    return tape.gradient(y, given, tf.cast(dy, y.dtype))
+        first = tf.gradients(y, given, tf.cast(dy, y.dtype))
+        zero = tf.UnconnectedGradients.ZERO
+        return tf.gradients(first, [dy, *given], directions, unconnected_gradients=zero)
+
+    if tf.executing_eagerly():
+        # In a graph, because tapes see nothing while TensorFlow works in forward mode.
+        differentiate = tf.function(differentiate, autograph=False)
+    return differentiate(dy, given, directions)

@@ -85,12 +85,13 @@ def normalize_with(
             dvariance = -0.5 * dfactor * factor * tf.square(inverse)
             return dx, *_like(given, dfactor * inverse, doffset, -factor * doffset, dvariance)
 
-        return affine(layout, path, x, mean, factor, offset, near), gradient
+        return (affine(layout, path, x, mean, factor, offset, near),), gradient
 
     given = (x, scale, offset, mean, variance)
     if path.in_float64:
         return tf.cast(formula(*given), x.dtype)
-    return with_derivatives_of(formula, fast)(*given)
+    (y,) = with_derivatives_of(formula, fast)(*given)
+    return y
 
 
 # Training
