@@ -8,8 +8,8 @@ package costs next to nothing:
 ``batch_norm``            the textbook reference in NumPy: forward, backward, folding
 ``book``                  what the book's notebooks share: data, style, drawings, sliders
 ``fast_batch_norm``       the same for large inputs: in blocks that stay in the cache
-``layers``                the Keras layer for today, on the fused kernel
-``models``                what acts on whole Keras models: finding and folding
+``layers``                the Keras layer for today: a drop-in that keeps its digits
+``models``                what acts on whole Keras models: finding, replacing, folding
 ``moving_average``        the exponential moving average with TensorFlow's semantics
 ``scaling``               min-max, max-abs, mean normalization, standardization
 ``tf1``                   the classic TensorFlow 1 layer and a small way to run graphs

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from bn_tutorial import batch_norm, layers
-from bn_tutorial.layers import batch_normalization
+from bn_tutorial.layers import _arguments
 from bn_tutorial.models import find_batch_norms, fold_batch_norm
 
 L = keras.layers
@@ -594,10 +594,10 @@ def test_a_subclass_that_is_only_constructed_in_another_way_folds():
 @pytest.mark.parametrize("cls", [L.BatchNormalization, layers.BatchNormalization])
 def test_an_argument_that_the_package_does_not_know(cls, monkeypatch):
     layer = cls(name="norm")
-    monkeypatch.setitem(batch_normalization._UNKNOWN, "whiten", False)
+    monkeypatch.setitem(_arguments.UNKNOWN, "whiten", False)
     layer.whiten = True
     folded = assert_equivalent(sequential((6,), L.Dense(5), layer), left=["norm"])
-    assert "its whiten would have to be at the default" in folded.not_folded["norm"]
+    assert "it has whiten, which would have to be at its default" in folded.not_folded["norm"]
 
 
 @pytest.mark.parametrize("training", [True, 1, tf.constant(True)], ids=["True", "1", "a tensor"])

@@ -50,7 +50,7 @@ import bn_tutorial
 from bn_tutorial import batch_norm
 from bn_tutorial.fast_batch_norm import batch_norm_forward
 from bn_tutorial.layers import BatchNormalization
-from bn_tutorial.models import find_batch_norms, fold_batch_norm
+from bn_tutorial.models import find_batch_norms, fold_batch_norm, replace_batch_norm
 
 Array = NDArray[np.floating]
 
@@ -78,7 +78,8 @@ layer.moving_mean.numpy(), layer.get_weights()
 model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2), layer])
 [(way, norm)] = find_batch_norms(model)
 assert_type(way, str)
-fold_batch_norm(model).not_folded
+assert_type(list(fold_batch_norm(model).not_folded), list[str])
+replace_batch_norm(model).summary
 
 y, of_batch = assert_type(
     bn_tutorial.batch_norm.batch_norm_forward(x, ones, zeros),
@@ -114,6 +115,7 @@ import numpy as np
 from bn_tutorial import batch_norm, scaling
 from bn_tutorial import batch_normalization  # attr-defined
 from bn_tutorial.layers import BatchNormalization
+from bn_tutorial.models import find_batch_norms, fold_batch_norm, replace_batch_norm
 
 x = np.ones((4, 2))
 layer = BatchNormalization(momentun=0.5)  # call-arg
@@ -136,6 +138,9 @@ batch_norm.batch_norm_backward(x, x)  # arg-type
 batch_norm.moments(x).mean  # attr-defined
 scaling.standardize(x, 0)  # call-arg
 scaling.standardize(x, axis="rows")  # arg-type
+fold_batch_norm(3)  # arg-type
+find_batch_norms("model.keras")  # arg-type
+replace_batch_norm(3)  # type-var
 """
 
 

@@ -192,7 +192,7 @@ def _plain_moments(layout: Layout, sums: Sums, x: Any) -> tuple[Any, Any]:
     return mean, mean_of(tf.square(x - layout.broadcast(mean)))
 
 
-def without_masked_nans(layout: Layout, x: Any, mask: Any) -> Any:
+def without_masked_nans(x: Any, mask: Any) -> Any:
     """Return ``x`` with 0 for masked values that are not a number, or whose squares overflow.
 
     What a gradient or a loss weighs with 0 must be finite.

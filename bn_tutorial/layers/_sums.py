@@ -1,10 +1,10 @@
 """How the values of a channel are summed: all of them, those under a mask, over replicas.
 
 A float32 number has 24 bits, so a sum of n of them, one after the other, may lose as many digits as
-n has. Here no more than `BLOCK` values are added in the precision of the data. The sums of the
-blocks, few by now, are added in float64. The error of a sum is below 2·``BLOCK``·2⁻²⁴ of the sum of
-the absolute values, however many there are, and it is faster than one long sum, whose
-additions wait for each other.
+n has. Here no more than 64 values are added in the precision of the data. The sums of the blocks
+are added in float64, or, where they are no more than 64 themselves, like the values. So the error
+of a sum is below 2·64·2⁻²⁴ of the sum of the absolute values, however many there are. It is faster
+than one long sum, too, in which each addition waits for the one before.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BLOCKS = sorted(range(BLOCK // 2, 2 * BLOCK + 1), key=lambda length: abs(length 
 
 
 class Sums(NamedTuple):
-    """What counts, and how it is added up: in float64."""
+    """What counts, and how it is added up, to float64."""
 
     #: Return values with 0 in the place of those that do not count.
     weigh: Callable[[Any], Any]

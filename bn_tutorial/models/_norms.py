@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from .._checks import Array
-from ..layers.batch_normalization import BatchNormalization, unknown_arguments
+from ..layers import BatchNormalization
+from ..layers._arguments import unknown_arguments
 from ._graph import extra_arguments, input_of, unwrapped
 from ._overridden import CONSTRUCTION, overridden
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import keras
 
+from ._types import Layer
+
 __all__ = ["find_batch_norms"]
 
 
 def find_batch_norms(
-    model: keras.layers.Layer,
+    model: Layer,
 ) -> list[tuple[str, keras.layers.BatchNormalization]]:
     """Return the batch normalizations inside a model, each with the way to it.
 

@@ -21,12 +21,13 @@ from ._graph import (
 from ._hosts import Host, is_host, takes_before, why_no_host
 from ._norms import affine_map, is_batch_norm, normalized_axis, why_not_affine, why_not_unnormalized
 from ._overridden import CONSTRUCTION, TRAINING, overridden
+from ._types import FoldedModel, Model
 from .find import find_batch_norms
 
 __all__ = ["fold_batch_norm"]
 
 
-def fold_batch_norm(model: keras.Model) -> keras.Model:
+def fold_batch_norm(model: Model) -> FoldedModel:
     r"""Return an equivalent model for inference, without the batch normalizations that fold away.
 
     In inference mode batch normalization is ``scale * x + shift`` in each channel (see
@@ -114,7 +115,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     if _functional_of(model) is None:
         raise ValueError(f"model {model.name!r} is not built: give it an Input, or call it once")
     reasons: dict[int, str] = {}
-    folded = _Plan(_functional_of(model), reasons, {}).folded(model)
+    folded: FoldedModel = _Plan(_functional_of(model), reasons, {}).folded(model)
     norms = find_batch_norms(folded)
     folded.not_folded = MappingProxyType(  # a plain dict would be tracked as state
         {way: reasons.get(id(norm), "no call of it was found") for way, norm in norms}

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 
 from ..layers import BatchNormalization
+from ._types import AnyLayer
 from .find import find_batch_norms
 
 __all__ = ["replace_batch_norm"]
 
-_Layer = TypeVar("_Layer", bound=Any)
 
-
-def replace_batch_norm(model: _Layer) -> _Layer:
+def replace_batch_norm(model: AnyLayer) -> AnyLayer:
     """Make every batch normalization of Keras in a model a `bn_tutorial.layers.BatchNormalization`.
 
     In place: each remains the object that it was and changes its class, so that weights, settings,
@@ -53,11 +52,12 @@ def replace_batch_norm(model: _Layer) -> _Layer:
     >>> isinstance(norm, layers.BatchNormalization)
     True
     """
+    whole: Any = model
     inside = [norm for _, norm in find_batch_norms(model)]
-    for layer in [model, *inside]:
+    for layer in [whole, *inside]:
         if type(layer) is keras.layers.BatchNormalization:
             layer.__class__ = BatchNormalization
-    for layer in model._flatten_layers():
+    for layer in whole._flatten_layers():
         if isinstance(layer, keras.Model):
             # They were traced with the old class. The next call makes them anew.
             layer.train_function = layer.test_function = layer.predict_function = None
