@@ -1396,3 +1396,18 @@ def test_a_functional_model_with_a_constructor_and_a_training_step_of_its_own():
     assert_close(outputs(folded, data(model)), outputs(model, data(model)))
     outer = functional(lambda x: L.ReLU()(perturb(OwnStep(4))(x)), (6,))
     assert not fold_batch_norm(outer).not_folded
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: L.Dense(2), lambda: L.TimeDistributed(L.Dense(2))], ids=["itself", "wrapped"]
+)
+def test_a_layer_that_keeps_masks_from_the_next_still_does(make):
+    inputs = keras.Input((4, 3))
+    layer = make()
+    layer.supports_masking = False
+    x = L.BatchNormalization()(layer(L.Masking()(inputs)))
+    model = perturb(keras.Model(inputs, L.GlobalAveragePooling1D()(x)))
+    x = np.float32([[[1, 2, 3], [0] * 3, [0] * 3, [0] * 3]])
+    folded = fold_batch_norm(model)
+    assert not folded.not_folded
+    np.testing.assert_allclose(folded.predict(x, verbose=0), model.predict(x, verbose=0), **CLOSE)

@@ -24,8 +24,8 @@ def affine(
     center, factor, offset
         One number per channel, of the dtype of ``x``.
     near
-        Whether all ``center``·``factor`` are small. Then x·factor + (offset − center·factor) is as
-        good, and takes one pass less.
+        Whether all ``center``·``factor`` are small, known or as a tensor. Then
+        x·factor + (offset − center·factor) is as good, and takes one pass less.
     """
     if path.use_kernel:
         # Images stay as they are, for TensorFlow takes a ReLU behind them into the kernel.
@@ -45,6 +45,8 @@ def affine(
     )
     if near is True:
         return x * factor + shift
+    if near is False:
+        return (x - center) * factor + offset
     return tf.cond(near, lambda: x * factor + shift, lambda: (x - center) * factor + offset)
 
 

@@ -78,7 +78,7 @@ def normalize_with(
         inverse = tf.math.rsqrt(variance + epsilon)
         factor = scale * inverse
 
-        near = tf.reduce_all(tf.abs(mean) * inverse < NEAR)
+        near = False if path.in_float64 else tf.reduce_all(tf.abs(mean) * inverse < NEAR)
 
         def gradient(dy: Any) -> tuple[Any, ...]:
             dx, dfactor, doffset = affine_gradient(layout, path, dy, x, mean, factor, near)
@@ -88,8 +88,6 @@ def normalize_with(
         return (affine(layout, path, x, mean, factor, offset, near),), gradient
 
     given = (x, scale, offset, mean, variance)
-    if path.in_float64:
-        return tf.cast(formula(*given), x.dtype)
     (y,) = with_derivatives_of(formula, fast)(*given)
     return y
 
@@ -155,7 +153,8 @@ def _moments(layout: Layout, path: Path, sums: Sums, x: Any) -> Moments:
     """Return the moments of what counts, here or over all replicas."""
     total, count = sums.total(x), sums.count
     if sums.over_replicas:
-        total, count = sums.agree(total, tf.fill(tf.shape(total), tf.cast(count, total.dtype)))
+        count = tf.broadcast_to(tf.cast(count, total.dtype), tf.shape(total))
+        total, count = sums.agree(total, count)
     n = at_least_one(count)
     mean = total / n
 
@@ -164,7 +163,8 @@ def _moments(layout: Layout, path: Path, sums: Sums, x: Any) -> Moments:
         part = x - layout.broadcast(center)
         rest, square = (total / n for total in sums.agree(sums.total(part), sums.squares(part)))
         variance = tf.maximum(square - tf.square(rest), 0)
-        return tf.cast(center, mean.dtype) + rest, variance, part, rest
+        exact = tf.cast(center, mean.dtype) + rest
+        return tf.where(tf.math.is_finite(exact), exact, mean), variance, part, rest
 
     if sums.over_replicas:
         mean, variance, part, rest = from_center()
@@ -173,7 +173,9 @@ def _moments(layout: Layout, path: Path, sums: Sums, x: Any) -> Moments:
         variance = sums.squares(part) / n
     else:
         variance = sums.squares(x) / n - tf.square(mean)
-        near = tf.reduce_all(tf.square(mean) <= NEAR**2 * variance)
+        near = tf.reduce_all(
+            (tf.square(mean) <= NEAR**2 * variance) & (variance < variance.dtype.max)
+        )
         mean, variance, part, rest = tf.cond(near, lambda: (mean, variance, x, mean), from_center)
     return Moments(mean, variance, count, part, rest)
 

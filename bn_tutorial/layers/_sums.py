@@ -74,6 +74,8 @@ def _count_of(layout: Layout, mask: Any) -> Any:
 
 def channel_sum(layout: Layout, path: Path, values: Any) -> Any:
     """Return the sum per channel of ``values``, in float64."""
+    if path.in_float64:
+        return tf.reduce_sum(tf.cast(values, tf.float64), layout.others)
     if not path.in_blocks:
         return tf.cast(tf.reduce_sum(values, layout.others), tf.float64)
     return _sum_of_blocks(layout, values, tf.reduce_sum, tf.identity)

@@ -83,6 +83,7 @@ def wrapped_like(operation: Any, layer: Any, node: Any) -> Any:
         layer = keras.layers.TimeDistributed(
             layer, name=operation.name, dtype=operation.dtype_policy
         )
+        layer.supports_masking = operation.supports_masking
     if not layer.built:
         layer.build(input_of(node).shape)
     return layer

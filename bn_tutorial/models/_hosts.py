@@ -210,7 +210,8 @@ class Host:
             config["use_bias"] = True
         config |= {"activation": layer.activation, "dtype": layer.dtype_policy}
         new = type(layer).from_config(config)
-        new.autocast = layer.autocast
+        # What a configuration does not hold.
+        new.autocast, new.supports_masking = layer.autocast, layer.supports_masking
         outermost = wrapped_like(self.operation, new, self._node)
         for name, value in self.weights.items():
             getattr(new, name).assign(value)

@@ -81,7 +81,7 @@ def fold_batch_norm(model: Model) -> FoldedModel:
         both the inputs are not finite and a mask says so.) A layer that was folded into is a new
         one of the same name, with a bias. What a subclass of `keras.Model` adds is not carried.
         The attribute ``not_folded`` maps each batch normalization that was kept to the reason, by
-        the way to it that `find_batch_norms` gives, such as ``inner/name``.
+        the way to it that `find_batch_norms` gives, such as ``inner/name``. It is not saved.
 
     Raises
     ------
