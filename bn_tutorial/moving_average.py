@@ -143,6 +143,8 @@ class ExponentialMovingAverage:
     def apply(self, values: Mapping[str, ArrayLike]) -> dict[str, Array]:
         """Update each average once with its new value, and return the averages.
 
+        After an error no average is updated.
+
         Raises
         ------
         ValueError
@@ -150,8 +152,6 @@ class ExponentialMovingAverage:
             cannot tell the decay in use from 1.
         TypeError
             For values that are not floats, or whose dtype differs from their average's.
-
-        After an error no average is updated.
 
         Examples
         --------

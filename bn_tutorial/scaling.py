@@ -10,9 +10,9 @@ these conventions:
 - A constant feature has a range and a deviation of 0, by which nothing can be divided. It is
   shifted and not divided, so it stays constant (0 after centring) and does not become NaN. The
   same holds for values that differ by no more than rounding may leave of equal ones, such as 0.1
-  and 0.3 - 0.2: a deviation of at most m ε |μ| counts as 0 (m values of mean μ, where ε is the
+  and 0.3 - 0.2: a deviation of at most ``m ε |μ|`` counts as 0 (m values of mean μ, where ε is the
   precision of the arithmetic, as in scikit-learn's ``StandardScaler``), and so does a range of at
-  most 10 ε |μ|.
+  most ``10 ε |μ|``.
 - Those bounds are relative, so the magnitude of a feature does not matter: 1e-200 and -1e-200
   become 1 and -1, as 1e200 and -1e200 do. Scikit-learn leaves the former as they are, since their
   squares vanish, and cannot standardize the latter, whose squares overflow. Its ``MinMaxScaler``

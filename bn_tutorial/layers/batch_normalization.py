@@ -86,8 +86,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     operations run, each in one sum: that was never tried.
 
     **How exact it is.** The moments, and the gradients of γ and β, are sums Σvᵢ whose error is
-    below 10⁻⁵·Σ|vᵢ|, however many the values are, and in practice a hundredth of that. (One float32
-    sum of n values may lose n·6·10⁻⁸.) Derivatives of every order are right, in reverse and
+    below ``10⁻⁵·Σ|vᵢ|``, however many the values are, and in practice a hundredth of that. (One
+    float32 sum of n values may lose n·6·10⁻⁸.) Derivatives of every order are right, in reverse and
     forward mode, those for the moving averages too. (The second ones of Keras are not before
     TensorFlow 2.22, whose `tf.nn.moments` no longer stops a gradient that vanishes only at first.)
 
@@ -103,7 +103,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     loss that weighs it with 0. (In Keras NaN gets into the gradient of γ even so.) What is not 0
     in a mask is true; older versions of Keras take fractions for weights.
 
-    **Far from zero**, where |μ| > 3σ in some channel, the moments are those of x − K, for K the
+    **Far from zero**, where μ² > 9·σ² in some channel, the moments are those of x − K, for K the
     rounded mean. So y loses only the digits that x itself does not have.
 
     **XLA.** What is traced for XLA (``jit_compile=True``, a TPU) is known as such while it is

@@ -18,7 +18,7 @@ def replace_batch_norm(model: AnyLayer) -> AnyLayer:
 
     In place: each remains the object that it was and changes its class, so that weights, settings,
     the places where it is used and the state of an optimizer are what they were. (As
-    `torch.nn.SyncBatchNorm.convert_sync_batchnorm` does with other layers.) A compiled model uses
+    ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` does with other layers.) A compiled model uses
     the new class from its next ``fit``, ``evaluate`` or ``predict`` on.
 
     What was traced elsewhere before stays as it was traced: a `tf.function` of your own, or an
