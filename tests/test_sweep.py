@@ -44,6 +44,7 @@ def sweep_of(monkeypatch, tmp_path):
             return Timed(times[cell][len(seconds[cell]) - 1], 1.0, 1.0)
 
         monkeypatch.setattr(sweep, "SLOWER", slower)
+        monkeypatch.setattr(sweep, "LARGE", 2)
         monkeypatch.setattr(sweep, "grid", lambda: list(times))
         monkeypatch.setattr(sweep, "measure", measure)
         try:
@@ -99,8 +100,10 @@ def test_the_ten_slowest_cells_are_shown_however_fast(sweep_of, capsys):
 
 
 @pytest.mark.parametrize(("median", "holds"), [(0.74, True), (0.75, True), (0.76, False)])
-def test_the_median_is_held_to_its_bound(sweep_of, median, holds):
-    said, rows, _ = sweep_of({FAST: [0.1], SLOW: [1.0], LAST: [median]}, {})
+def test_the_median_of_training_on_large_inputs_is_held_to_its_bound(sweep_of, median, holds):
+    small, inference = SLOW._replace(shape=(1, 1)), SLOW._replace(training=False)
+    others = {small: [1.1], inference: [1.1]}
+    said, rows, _ = sweep_of({FAST: [0.1], SLOW: [1.0], LAST: [median]} | others, {})
     assert rows[-1]["ratio"] == median
     assert (said is None) == holds
 
@@ -144,6 +147,13 @@ def test_any_three_values_that_can_meet_do():
 def test_every_plain_cell_is_measured():
     plain = [c for c in GRID if (c.masked, c.batch_known, c.dtype) == (False, True, "float32")]
     assert len(plain) == len(CHANNELS_LAST + CHANNELS_FIRST) * 2 * 2 * len(MODES)
+
+
+def test_some_of_all_modes_train_on_large_inputs():
+    heavy = [cell for cell in GRID if sweep.is_heavy(cell)]
+    assert {cell.mode for cell in heavy} == set(MODES)
+    assert {cell.axis for cell in heavy} == {-1, 1}
+    assert min(cell.size for cell in heavy) == 2**20
 
 
 def test_channels_are_from_one_to_a_thousand_in_both_places():

@@ -55,22 +55,21 @@ def affine_gradient(
 ) -> tuple[Any, Any, Any]:
     """Return ``dy``·``factor``, and Σ ``dy``·(``x`` − ``center``) and Σ ``dy`` per channel.
 
-    The parameters are those of `affine`.
+    The parameters are those of `affine`, but ``center`` and the sums are float64.
     """
     block = block_length(layout.known_before)
     if path.use_kernel and block:
-        return _gradient_in_blocks(layout, block, dy, x, center, factor)
-    total = tf.cast(channel_sum(layout, path, dy), x.dtype)
+        return _gradient_in_blocks(layout, path, block, dy, x, center, factor)
+    total = channel_sum(layout, path, dy)
     if near is True:
-        products = tf.cast(channel_sum(layout, path, dy * x), x.dtype) - center * total
+        products = channel_sum(layout, path, dy * x) - center * total
     else:
-        centered = x - layout.broadcast(center)
-        products = tf.cast(channel_sum(layout, path, dy * centered), x.dtype)
+        products = channel_sum(layout, path, dy * (x - layout.broadcast(tf.cast(center, x.dtype))))
     return dy * layout.broadcast(factor), products, total
 
 
 def _gradient_in_blocks(
-    layout: Layout, block: int, dy: Any, x: Any, center: Any, factor: Any
+    layout: Layout, path: Path, block: int, dy: Any, x: Any, center: Any, factor: Any
 ) -> tuple[Any, Any, Any]:
     """Return the same from the kernel, for which each place in a block is a channel of its own.
 
@@ -81,19 +80,21 @@ def _gradient_in_blocks(
         return tf.reshape(values, [1, 1, block, -1])
 
     def per_channel(sums: Any) -> Any:
-        return tf.cast(add_up(tf.reshape(sums, [-1, layout.channels]), [0]), sums.dtype)
+        return add_up(path, tf.reshape(sums, [-1, layout.channels]), [0])
 
-    y_backprop, images = as_channels(dy), as_channels(x)
+    images = as_channels(x)
     times = tf.shape(images)[3:] // layout.channels
-    center, factor = (tf.tile(each, times) for each in (center, factor))
+    rounded = tf.cast(center, x.dtype)
     dx, products, totals, *_ = tf.raw_ops.FusedBatchNormGradV3(
-        y_backprop=y_backprop,
+        y_backprop=as_channels(dy),
         x=images,
-        scale=factor,
-        reserve_space_1=center,
-        reserve_space_2=tf.ones_like(factor),
+        scale=tf.tile(factor, times),
+        reserve_space_1=tf.tile(rounded, times),
+        reserve_space_2=tf.ones_like(images[0, 0, 0]),
         reserve_space_3=tf.zeros([0]),
         epsilon=0.0,
         is_training=False,
     )
-    return tf.reshape(dx, layout.shape), per_channel(products), per_channel(totals)
+    total = per_channel(totals)
+    products = per_channel(products) + (tf.cast(rounded, center.dtype) - center) * total
+    return tf.reshape(dx, layout.shape), products, total

@@ -56,15 +56,25 @@ def _second_derivatives(
 ) -> Any:
     """Return the gradients, for ``dy`` and what is given, of the gradients along directions."""
 
-    def differentiate(dy: Any, given: Any, directions: Any) -> Any:
+    zero = tf.UnconnectedGradients.ZERO
+
+    def in_graph(dy: Any, given: Any, directions: Any) -> Any:
         # Others than in the graph around, where each may be a function of another.
         dy, *given = map(tf.identity, [dy, *given])
         y = formula(*given)
         first = tf.gradients(y, given, tf.cast(dy, y.dtype))
-        zero = tf.UnconnectedGradients.ZERO
         return tf.gradients(first, [dy, *given], directions, unconnected_gradients=zero)
 
-    if tf.executing_eagerly():
-        # In a graph, because tapes see nothing while TensorFlow works in forward mode.
-        differentiate = tf.function(differentiate, autograph=False)
-    return differentiate(dy, given, directions)
+    if not tf.executing_eagerly():
+        return in_graph(dy, given, directions)
+    with tf.GradientTape() as outer:
+        outer.watch([dy, *given])
+        with tf.GradientTape() as inner:
+            inner.watch(given)
+            y = formula(*given)
+        first = inner.gradient(y, given, tf.cast(dy, y.dtype))
+    if any(
+        each is None for each in first
+    ):  # tapes see nothing while TensorFlow works in forward mode
+        return tf.function(in_graph, autograph=False)(dy, given, directions)
+    return outer.gradient(first, [dy, *given], directions, unconnected_gradients=zero)

@@ -81,7 +81,9 @@ def normalize_with(
         near = False if path.in_float64 else tf.reduce_all(tf.abs(mean) * inverse < NEAR)
 
         def gradient(dy: Any) -> tuple[Any, ...]:
-            dx, dfactor, doffset = affine_gradient(layout, path, dy, x, mean, factor, near)
+            center = tf.cast(mean, tf.float64)
+            sums = affine_gradient(layout, path, dy, x, center, factor, near)
+            dx, dfactor, doffset = _in_dtype(x.dtype, *sums)
             dvariance = -0.5 * dfactor * factor * tf.square(inverse)
             return dx, *_like(given, dfactor * inverse, doffset, -factor * doffset, dvariance)
 
@@ -125,14 +127,15 @@ def normalize_batch(
 
     def fast(x: Any, *given: Any) -> tuple[Any, Callable[[Any], Any]]:
         values = tf.cast(x, tf.float64) if path.in_float64 else x
-        mean, variance, count, part, rest = _moments(layout, path, sums, values)
-        scale, offset, variance, rest = _in_dtype(values.dtype, *given, variance, rest)
-        inverse = tf.math.rsqrt(variance + epsilon)
+        mean, variance, count, part, exact_rest = _moments(layout, path, sums, values)
+        scale, offset, rest = _in_dtype(values.dtype, *given, exact_rest)
+        inverse = tf.math.rsqrt(tf.cast(variance, values.dtype) + epsilon)
         factor = scale * inverse
 
         def gradient(dy: Any) -> tuple[Any, ...]:
             dy = tf.cast(dy, values.dtype)
-            dx, dfactor, doffset = affine_gradient(layout, path, dy, part, rest, factor)
+            found = affine_gradient(layout, path, dy, part, exact_rest, factor)
+            dx, dfactor, doffset = _in_dtype(dy.dtype, *found)
             dscale = dfactor * inverse
             total, stretch = sums.agree(doffset, dscale)
             per_value = factor / tf.cast(at_least_one(count), dy.dtype)

@@ -74,18 +74,18 @@ def _count_of(layout: Layout, mask: Any) -> Any:
 
 def channel_sum(layout: Layout, path: Path, values: Any) -> Any:
     """Return the sum per channel of ``values``, in float64."""
-    if path.in_float64:
+    if path.in_float64 or (path.xla and None in layout.known[layout.axis + 1 :]):
         return tf.reduce_sum(tf.cast(values, tf.float64), layout.others)
     if not path.in_blocks:
         return tf.cast(tf.reduce_sum(values, layout.others), tf.float64)
-    return _sum_of_blocks(layout, values, tf.reduce_sum, tf.identity)
+    return _sum_of_blocks(layout, path, values, tf.reduce_sum, tf.identity)
 
 
 def channel_sum_of_squares(layout: Layout, path: Path, values: Any) -> Any:
     """Return the sum per channel of the squares of ``values``, in float64."""
     if not path.in_blocks or path.xla:  # which fuses the square with the sum
         return channel_sum(layout, path, tf.square(values))
-    return _sum_of_blocks(layout, values, _norm, tf.square)
+    return _sum_of_blocks(layout, path, values, _norm, tf.square)
 
 
 def _norm(values: Any, axis: Any) -> Any:
@@ -95,6 +95,7 @@ def _norm(values: Any, axis: Any) -> Any:
 
 def _sum_of_blocks(
     layout: Layout,
+    path: Path,
     values: Any,
     reduce: Callable[[Any, Any], Any],
     undo: Callable[[Any], Any],
@@ -108,17 +109,25 @@ def _sum_of_blocks(
         per_row = reduce(values, layout.after) if layout.after else values
         rows = tf.reshape(per_row, [-1, layout.channels])
         blocks, axes = _in_blocks(rows, 0, layout.known_before, reduce), [0]
-    return add_up(blocks, axes, reduce, undo)
+    return add_up(path, blocks, axes, reduce, undo)
 
 
 def add_up(
+    path: Path,
     blocks: Any,
     axes: list[int],
     reduce: Callable[[Any, Any], Any] = tf.reduce_sum,
     undo: Callable[[Any], Any] = tf.identity,
 ) -> Any:
-    """Return Σ ``undo(blocks)`` in float64; few enough are added in their own precision first."""
-    if blocks.shape.is_fully_defined() and math.prod(blocks.shape[i] for i in axes) <= BLOCKS[-1]:
+    """Return Σ ``undo(blocks)`` in float64; few enough are added in their own precision first.
+
+    Not for XLA, which would make one long sum of two in the same precision.
+    """
+    if (
+        not path.xla
+        and blocks.shape.is_fully_defined()
+        and math.prod(blocks.shape[i] for i in axes) <= BLOCKS[-1]
+    ):
         return undo(tf.cast(reduce(blocks, axes), tf.float64))
     return tf.reduce_sum(undo(tf.cast(blocks, tf.float64)), axes)
 

@@ -93,3 +93,29 @@ def test_a_sample_of_outliers_does_no_harm():
         x[:8, :2] += inside - outside
         errors = errors_of(BatchNormalization, x, dy, -1, "graph")
         assert max(errors[key] for key in ("y", "dx", "dgamma", "variance")) < WITHIN, errors
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("path", PATHS)
+def test_where_squares_overflow_and_those_of_deviations_do_not(path, mode, take):
+    """The mean of 10³⁶ is no float32, that of 10³² is."""
+    take(path)
+    x, dy = data((600, 9), center=1e18, deviation=1e16)
+    layer = BatchNormalization(momentum=0)
+    layer.build(x.shape)
+    y = runner(layer, mode)(x, dy)[0]
+    truth = exact(x, dy, -1)
+    np.testing.assert_allclose(y, truth.y, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(layer.get_weights()[3], truth.variance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(60, 10), (70_000, 9)])
+def test_an_infinite_value_is_seen_as_in_keras(shape):
+    x, _ = data(shape)
+    x[7, 3] = np.inf
+    averages = []
+    for cls in (BatchNormalization, Peer):
+        layer = cls(momentum=0)
+        layer(x, training=True)
+        averages.append(layer.get_weights()[2:])
+    np.testing.assert_allclose(*averages, rtol=1e-4, atol=1e-6)

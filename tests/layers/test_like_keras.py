@@ -9,13 +9,11 @@ from layer_cases import (
     Peer,
     assert_close,
     build,
-    compiled,
     data,
     history,
     history_of_the_peer,
     runner,
 )
-from packaging.version import Version
 
 from bn_tutorial.layers import BatchNormalization
 
@@ -141,60 +139,3 @@ def test_a_batch_of_unknown_size(training, path, take):
         x = data((n, 5, 6))[0]
         assert_close([run[layer](x).numpy()], [run[peer](x).numpy()])
     assert_close(layer.get_weights(), peer.get_weights())
-
-
-def differentiable(x, gamma, beta, axis):
-    """The formula, straightforwardly, in float64."""
-    axes = [i for i in range(len(x.shape)) if i != axis % len(x.shape)]
-    per_channel = [1] * len(x.shape)
-    per_channel[axis] = -1
-    mean = tf.reduce_mean(x, axes, keepdims=True)
-    variance = tf.reduce_mean((x - mean) ** 2, axes, keepdims=True)
-    y = (x - mean) / tf.sqrt(variance + 1e-3)
-    return tf.reshape(gamma, per_channel) * y + tf.reshape(beta, per_channel)
-
-
-def second_derivatives(normalize, x, gamma, dy, direction):
-    """As penalties on a gradient need them."""
-    with tf.GradientTape() as outer:
-        outer.watch([x, gamma])
-        with tf.GradientTape() as inner:
-            inner.watch(x)
-            y = normalize(x)
-        dx = inner.gradient(y, x, dy)
-        penalty = tf.reduce_sum(dx * direction + dx**2)
-    return outer.gradient(penalty, [x, gamma])
-
-
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(("shape", "axis"), [((6, 3), -1), ((3, 4, 2), 1), ((2, 3, 3, 4), -1)])
-@pytest.mark.parametrize("mode", ["eager", "graph"])
-def test_second_derivatives(shape, axis, path, mode, take):
-    """Before TensorFlow 2.22 those of Keras are wrong: `tf.nn.moments` stops a gradient that is 0
-    the first time only.
-    """
-    x, dy = data(shape)
-    direction = data(shape, seed=1)[0]
-    layers = [build(cls, shape, axis) for cls in (Peer, BatchNormalization)]
-    gamma, beta = (tf.constant(weight, tf.float64) for weight in layers[0].get_weights()[:2])
-    expected = second_derivatives(
-        lambda x: differentiable(x, gamma, beta, axis),
-        *(tf.constant(v, tf.float64) for v in (x, gamma, dy, direction)),
-    )
-    take(path)
-    found = []
-    for layer in layers:
-
-        def run(layer=layer):
-            return second_derivatives(
-                lambda x: layer(x, training=True),
-                tf.constant(x),
-                layer.gamma.value,
-                tf.constant(dy),
-                tf.constant(direction),
-            )
-
-        found.append([gradient.numpy() for gradient in compiled(run, mode)()])
-    assert_close(found[1], [v.numpy() for v in expected], 1e-5)
-    keras_is_wrong = np.abs(found[0][0] - expected[0]).max() > 1e-2
-    assert keras_is_wrong == (Version(tf.__version__) < Version("2.22.0rc0"))

@@ -59,12 +59,18 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 rng = np.random.default_rng(0)
 results = []
-for center, sizes, masked in ((3, (4, 4), 0), (1e5, (6, 2), 0), (3, (8, 0), 0), (3, (5, 3), 1)):
+for center, sizes, masked, axis in (
+    (3, (4, 4), 0, 2),
+    (1e5, (6, 2), 0, 2),
+    (3, (8, 0), 0, 2),
+    (3, (5, 3), 1, 2),
+    (3, (5, 3), 1, 1),
+):
     x = (rng.normal(center, 1, (8, 7, 5))).astype("float32")
     dy = rng.normal(size=x.shape).astype("float32")
     mask = rng.random((8, 7)) < 0.7 if masked else np.ones((8, 7), bool)
     with strategy.scope():
-        layer = BatchNormalization(synchronized=True, momentum=0)
+        layer = BatchNormalization(axis, synchronized=True, momentum=0)
         layer.build((None, 7, 5))
 
     def step(x, dy, mask):
@@ -85,7 +91,7 @@ for center, sizes, masked in ((3, (4, 4), 0), (1e5, (6, 2), 0), (3, (8, 0), 0), 
     found = [results_of(result) for result in tf.function(strategy.run)(step, pieces)]
     y, dx = (np.concatenate([v.numpy() for v in found[i]]) for i in (0, 1))
     dgamma, dbeta = (sum(v.numpy() for v in found[i]) for i in (2, 3))
-    whole = BatchNormalization(momentum=0, dtype="float64")
+    whole = BatchNormalization(axis, momentum=0, dtype="float64")
     whole.build(x.shape)
     x64 = tf.constant(x, tf.float64)
     with tf.GradientTape() as tape:
@@ -102,5 +108,5 @@ for center, sizes, masked in ((3, (4, 4), 0), (1e5, (6, 2), 0), (3, (8, 0), 0), 
 print(json.dumps(results))
 """
     errors = json.loads(alone(program).splitlines()[-1])
-    assert len(errors) == 4
+    assert len(errors) == 5
     assert np.max(errors) < 1e-5, errors
