@@ -1398,6 +1398,7 @@ def test_a_functional_model_with_a_constructor_and_a_training_step_of_its_own():
     assert not fold_batch_norm(outer).not_folded
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
 @pytest.mark.parametrize(
     "make", [lambda: L.Dense(2), lambda: L.TimeDistributed(L.Dense(2))], ids=["itself", "wrapped"]
 )

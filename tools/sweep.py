@@ -94,13 +94,13 @@ SLOWER: dict[str, Callable[[Cell], bool]] = {
     "in eager mode more operations are started, for exact sums and gradients": lambda cell: (
         cell.mode == "eager" and cell.size < 2**22
     ),
-    "XLA runs the sums of blocks and those in float64 as loops of their own": lambda cell: (
+    "XLA takes longer over sums in blocks, and in float64, than over float32": lambda cell: (
         cell.mode == "XLA" and (cell.training or cell.backward)
     ),
     "a batch of any size is summed in blocks, even if small": lambda cell: (
         not cell.batch_known and cell.size < 2**16
     ),
-    "the kernel that takes one pass for a gradient is slow for one channel": lambda cell: (
+    "one channel has no kernel to take the mean from x on the way to a sum": lambda cell: (
         cell.channels == 1 and cell.backward and not cell.training
     ),
 }

@@ -16,8 +16,6 @@ from ._layout import Layout
 SMALL, SMALL_IN_GRAPH = 2**16, 2**14
 # Elements and channels from which on the fused kernel saves more than it takes to start.
 LARGE, WIDE = 2**17, 2
-# Channels from which on XLA takes longer to sum in blocks than in float64, if they are last.
-WIDE_IN_XLA = 512
 # Batch size assumed where it is unknown.
 LIKELY_BATCH = 32
 
@@ -82,12 +80,10 @@ def choose_path(given: Circumstances) -> Path:
     have its channels last, and takes its time over a single one.
     """
     small = given.elements < (SMALL if given.eager else SMALL_IN_GRAPH)
-    in_blocks = not small and not given.gpu
-    slow_in_blocks = given.xla and given.channels >= WIDE_IN_XLA and given.channels_last
     large = given.elements >= LARGE and given.channels >= WIDE and given.channels_last
     return Path(
-        in_float64=small or given.float64 or (in_blocks and slow_in_blocks),
-        in_blocks=in_blocks,
+        in_float64=small or given.float64,
+        in_blocks=not small and not given.gpu,
         use_kernel=large and not (given.float64 or given.xla or given.gpu),
         xla=given.xla,
     )

@@ -77,19 +77,20 @@ def normalize_with(
         scale, offset, mean, variance = _in_dtype(x.dtype, *given)
         inverse = tf.math.rsqrt(variance + epsilon)
         factor = scale * inverse
-
         near = False if path.in_float64 else tf.reduce_all(tf.abs(mean) * inverse < NEAR)
 
         def gradient(dy: Any) -> tuple[Any, ...]:
             center = tf.cast(mean, tf.float64)
-            sums = affine_gradient(layout, path, dy, x, center, factor, near)
-            dx, dfactor, doffset = _in_dtype(x.dtype, *sums)
+            found = affine_gradient(layout, path, dy, x, center, factor, near)
+            dx, dfactor, doffset = _in_dtype(x.dtype, *found)
             dvariance = -0.5 * dfactor * factor * tf.square(inverse)
             return dx, *_like(given, dfactor * inverse, doffset, -factor * doffset, dvariance)
 
         return (affine(layout, path, x, mean, factor, offset, near),), gradient
 
     given = (x, scale, offset, mean, variance)
+    if path.in_float64 and tf.executing_eagerly():  # TensorFlow Lite, which takes graphs, has none
+        return tf.cast(formula(*given), x.dtype)
     (y,) = with_derivatives_of(formula, fast)(*given)
     return y
 

@@ -74,7 +74,7 @@ def _count_of(layout: Layout, mask: Any) -> Any:
 
 def channel_sum(layout: Layout, path: Path, values: Any) -> Any:
     """Return the sum per channel of ``values``, in float64."""
-    if path.in_float64 or (path.xla and None in layout.known[layout.axis + 1 :]):
+    if path.in_float64 or (path.xla and not _has_many_blocks(layout)):
         return tf.reduce_sum(tf.cast(values, tf.float64), layout.others)
     if not path.in_blocks:
         return tf.cast(tf.reduce_sum(values, layout.others), tf.float64)
@@ -110,6 +110,13 @@ def _sum_of_blocks(
         rows = tf.reshape(per_row, [-1, layout.channels])
         blocks, axes = _in_blocks(rows, 0, layout.known_before, reduce), [0]
     return add_up(path, blocks, axes, reduce, undo)
+
+
+def _has_many_blocks(layout: Layout) -> bool:
+    """Whether blocks are worth their while for XLA, which is slow to sum few of them."""
+    if None in layout.known[layout.axis + 1 :]:
+        return False
+    return not layout.is_static or layout.count > BLOCK * BLOCKS[-1]
 
 
 def add_up(

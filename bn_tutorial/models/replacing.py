@@ -17,9 +17,9 @@ def replace_batch_norm(model: AnyLayer) -> AnyLayer:
     """Make every batch normalization of Keras in a model a `bn_tutorial.layers.BatchNormalization`.
 
     In place: each remains the object that it was and changes its class, so that weights, settings,
-    the places where it is used and the state of an optimizer are what they were. (As
-    ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` does with other layers.) A compiled model uses
-    the new class from its next ``fit``, ``evaluate`` or ``predict`` on.
+    the places where it is used and the state of an optimizer are what they were. (PyTorch's
+    ``convert_sync_batchnorm`` does so with other layers.) A compiled model uses the new class from
+    its next ``fit``, ``evaluate`` or ``predict`` on.
 
     What was traced elsewhere before stays as it was traced: a `tf.function` of your own, or an
     outer model that was trained already and is not ``model`` itself. Compile that model again.
@@ -32,8 +32,8 @@ def replace_batch_norm(model: AnyLayer) -> AnyLayer:
     Returns
     -------
     keras.layers.Layer
-        ``model`` itself. In it, every layer whose class was `keras.layers.BatchNormalization` is
-        a `bn_tutorial.layers.BatchNormalization`; instances of other subclasses are left alone.
+        ``model`` itself. In it, every layer that was exactly a `keras.layers.BatchNormalization`
+        is of the class of this package; instances of other subclasses are left alone.
 
     Raises
     ------
