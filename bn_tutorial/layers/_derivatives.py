@@ -55,7 +55,6 @@ def _second_derivatives(
     formula: Callable[..., Any], dy: Any, given: Sequence[Any], directions: Sequence[Any]
 ) -> Any:
     """Return the gradients, for ``dy`` and what is given, of the gradients along directions."""
-
     zero = tf.UnconnectedGradients.ZERO
 
     def in_graph(dy: Any, given: Any, directions: Any) -> Any:
@@ -73,8 +72,7 @@ def _second_derivatives(
             inner.watch(given)
             y = formula(*given)
         first = inner.gradient(y, given, tf.cast(dy, y.dtype))
-    if any(
-        each is None for each in first
-    ):  # tapes see nothing while TensorFlow works in forward mode
+    # Tapes see nothing while TensorFlow works in forward mode.
+    if any(each is None for each in first):
         return tf.function(in_graph, autograph=False)(dy, given, directions)
     return outer.gradient(first, [dy, *given], directions, unconnected_gradients=zero)

@@ -168,3 +168,23 @@ def alone(program):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+# How a program begins that `alone` runs: with two logical processors, and batches split at a row.
+TWO_REPLICAS = """
+import json
+import numpy as np
+import tensorflow as tf
+from bn_tutorial.layers import BatchNormalization
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+def split(value, row):
+    return strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(
+            value[:row] if context.replica_id_in_sync_group == 0 else value[row:]
+        )
+    )
+
+"""

@@ -11,7 +11,7 @@ from itertools import cycle, product
 import numpy as np
 import pytest
 import tensorflow as tf
-from layer_cases import MODES, PATHS, Peer, alone, assert_close, build, compiled, data
+from layer_cases import MODES, PATHS, TWO_REPLICAS, Peer, alone, assert_close, build, compiled, data
 from packaging.version import Version
 
 from bn_tutorial.layers import BatchNormalization
@@ -247,13 +247,6 @@ def test_second_derivatives_of_keras():
 def test_second_derivatives_of_two_replicas():
     """They are those of the whole batch, as the moments are."""
     program = """
-import json
-import numpy as np
-import tensorflow as tf
-from bn_tutorial.layers import BatchNormalization
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 rng = np.random.default_rng(0)
 x, v = rng.normal(size=(2, 8, 5)).astype("float32")
 with strategy.scope():
@@ -270,18 +263,10 @@ def step(x, v):
         dx = inner.gradient(loss, x)
     return outer.gradient(dx, x, v)
 
-pieces = [
-    strategy.experimental_distribute_values_from_function(
-        lambda context, value=value: tf.constant(
-            value[:6] if context.replica_id_in_sync_group == 0 else value[6:]
-        )
-    )
-    for value in (x, v)
-]
-found = tf.function(strategy.run)(step, pieces)
+found = tf.function(strategy.run)(step, [split(value, 6) for value in (x, v)])
 print(json.dumps(np.concatenate(strategy.experimental_local_results(found)).tolist()))
 """
-    found = np.array(json.loads(alone(program).splitlines()[-1]))
+    found = np.array(json.loads(alone(TWO_REPLICAS + program).splitlines()[-1]))
     x, v = np.random.default_rng(0).normal(size=(2, 8, 5)).astype("float32").astype("float64")
     x = tf.constant(x)
     with tf.GradientTape() as outer:

@@ -5,7 +5,18 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from layer_cases import MODES, WITHIN, Peer, alone, assert_close, build, data, exact, runner
+from layer_cases import (
+    MODES,
+    TWO_REPLICAS,
+    WITHIN,
+    Peer,
+    alone,
+    assert_close,
+    build,
+    data,
+    exact,
+    runner,
+)
 
 from bn_tutorial.layers import BatchNormalization
 
@@ -49,14 +60,6 @@ def test_synchronized_far_from_zero_and_without_a_strategy(mode, masked):
 def test_two_replicas_synchronize():
     """Two logical processors find what one finds in the whole batch, however it is split."""
     program = """
-import json
-import numpy as np
-import tensorflow as tf
-import keras
-from bn_tutorial.layers import BatchNormalization
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 rng = np.random.default_rng(0)
 results = []
 for center, sizes, masked, axis in (
@@ -79,14 +82,7 @@ for center, sizes, masked, axis in (
             y = layer(x, training=True, mask=mask if masked else None)
         return (y, *tape.gradient(y, [x, *layer.trainable_variables], dy))
 
-    pieces = [
-        strategy.experimental_distribute_values_from_function(
-            lambda context, v=v: tf.constant(
-                v[: sizes[0]] if context.replica_id_in_sync_group == 0 else v[sizes[0] :]
-            )
-        )
-        for v in (x, dy, mask)
-    ]
+    pieces = [split(value, sizes[0]) for value in (x, dy, mask)]
     results_of = strategy.experimental_local_results
     found = [results_of(result) for result in tf.function(strategy.run)(step, pieces)]
     y, dx = (np.concatenate([v.numpy() for v in found[i]]) for i in (0, 1))
@@ -107,6 +103,6 @@ for center, sizes, masked, axis in (
     results.append([float(error) for error in errors])
 print(json.dumps(results))
 """
-    errors = json.loads(alone(program).splitlines()[-1])
+    errors = json.loads(alone(TWO_REPLICAS + program).splitlines()[-1])
     assert len(errors) == 5
     assert np.max(errors) < 1e-5, errors
