@@ -12,7 +12,7 @@ from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from bn_tutorial.layers import BatchNormalization
 from tools import benchmark, sweep
-from tools.sweep import CHANNELS_FIRST, CHANNELS_LAST, DTYPES, MODES, Cell, Timed, grid
+from tools.sweep import CHANNELS_FIRST, CHANNELS_LAST, DTYPES, MODES, Cell, Reason, Timed, grid
 
 SLOW, FAST, LAST = (
     Cell(shape, -1, False, True, True, "graph", True, "float32") for shape in [(2, 3), (4, 5), (6,)]
@@ -22,12 +22,8 @@ SLOW, FAST, LAST = (
 GRID = grid()
 
 
-def is_slow(cell):
-    return cell == SLOW
-
-
-def is_fast(cell):
-    return cell == FAST
+def of(*cells, up_to=1.3):
+    return Reason(lambda cell: cell in cells, up_to)
 
 
 @pytest.fixture
@@ -63,13 +59,16 @@ def sweep_of(monkeypatch, tmp_path):
         ([1.1], {}, []),
         ([1.2, 1.1], {}, []),
         ([1.2, 1.11], {}, [str(SLOW)]),
-        ([1.2, 1.2], {"a reason": is_slow}, []),
-        ([1.2, 1.2], {"none of it": is_slow, "a reason": is_slow}, []),
-        ([1.01], {"a reason": is_slow}, []),
-        ([1.0], {"a reason": is_slow}, ["cells with the reason: a reason"]),
-        ([1.2, 0.9], {"a reason": is_slow}, ["cells with the reason: a reason"]),
-        ([1.2, 1.2], {"a": is_slow, "b": is_fast}, ["cells with the reason: b"]),
-        ([1.2, 1.2], {"b": is_fast}, [str(SLOW), "cells with the reason: b"]),
+        ([1.2, 1.2], {"a reason": of(SLOW)}, []),
+        ([1.4, 1.3], {"a reason": of(SLOW)}, []),
+        ([1.4, 1.31], {"a reason": of(SLOW)}, [str(SLOW)]),
+        ([1.4, 1.31], {"a reason": of(SLOW), "another": of(SLOW, up_to=1.4)}, []),
+        ([1.2, 1.2], {"none of it": of(SLOW), "a reason": of(SLOW)}, []),
+        ([1.01], {"a reason": of(SLOW)}, []),
+        ([1.0], {"a reason": of(SLOW)}, ["cells with the reason: a reason"]),
+        ([1.2, 0.9], {"a reason": of(SLOW)}, ["cells with the reason: a reason"]),
+        ([1.2, 1.2], {"a": of(SLOW), "b": of(FAST)}, ["cells with the reason: b"]),
+        ([1.2, 1.2], {"b": of(FAST)}, [str(SLOW), "cells with the reason: b"]),
     ],
 )
 def test_a_slow_cell_needs_a_reason_and_a_reason_a_slower_cell(
@@ -84,7 +83,7 @@ def test_a_slow_cell_needs_a_reason_and_a_reason_a_slower_cell(
 def test_a_slow_cell_is_shown_with_its_reason(sweep_of, capsys):
     fast = {FAST._replace(shape=(n, 1)): [0.5] for n in range(20)}
     slow = {SLOW._replace(shape=(n, 1)): [1.5, 1.5] for n in range(21, 33)}
-    _, rows, _ = sweep_of(fast | slow, {"a reason": lambda cell: cell.shape[0] > 20})
+    _, rows, _ = sweep_of(fast | slow, {"a reason": of(*slow, up_to=1.5)})
     shown = [line for line in capsys.readouterr().out.splitlines() if "channels last" in line]
     assert len(shown) == len(slow)
     assert all(line.endswith("a reason") for line in shown)

@@ -203,8 +203,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         layout = Layout(x, self.axis % x.shape.rank)
         path = path_for(x, layout)
         if mask is not None:
-            mask = layout.expand_mask(mask)
-            x = without_masked_nans(x, mask)
+            x = without_masked_nans(path, x, mask)
         mean, variance = map(tf.convert_to_tensor, (self.moving_mean, self.moving_variance))
         scale = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(mean)
         offset = tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(mean)
@@ -212,6 +211,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             y = normalize_with(layout, path, x, scale, offset, mean, variance, self.epsilon)
             return tf.cast(y, self.compute_dtype)
         all_reduce = self._sum_over_replicas()
+        mask = None if mask is None else layout.expand_mask(mask)
         batch = normalize_batch(layout, path, x, scale, offset, self.epsilon, mask, all_reduce)
         self._update_average(self.moving_mean, batch.mean, batch.count)
         self._update_average(self.moving_variance, batch.variance, batch.count)
