@@ -941,7 +941,7 @@ class Block(L.Layer):
 def test_inside_other_layers_is_left():
     folded = assert_equivalent(sequential((6,), Block(4)), left=["block/norm"])
     assert "inside 'block', which is no Sequential" in folded.not_folded["block/norm"]
-    bidirectional = L.Bidirectional(L.RNN(Cell()), name="both")
+    bidirectional = L.Bidirectional(L.RNN(Cell(), name="rnn"), name="both")
     ways = ["both/forward_rnn/cell/norm", "both/backward_rnn/cell/norm"]
     assert_equivalent(sequential((4, 6), bidirectional), left=ways)
 
