@@ -463,6 +463,16 @@ def test_what_does_not_fold_ahead(case):
     assert reason in folded.not_folded["norm"].partition("ahead")[2]
 
 
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_not_ahead_where_the_normalization_changes_the_dtype(dtype):
+    x = keras.Input((3,), dtype=dtype)
+    model = perturb(keras.Model(x, L.Dense(2, name="dense")(norm()(x))))
+    folded = assert_equivalent(model, left=["norm"])
+    dtypes = ", ".join(sorted([dtype, "float64"]))
+    reason = f"the dtypes from 'dense' to it are {dtypes}"
+    assert reason in folded.not_folded["norm"].partition("ahead")[2]
+
+
 def test_not_ahead_where_others_use_the_output():
     def build(x):
         y = norm()(x)

@@ -52,11 +52,11 @@ def digits(seed: int = 0) -> Split:
 
 
 def wine(seed: int = 0) -> tuple[Split, list[str]]:
-    """Thirteen measurements of 178 wines from three growers, and the measurements' names.
+    """Thirteen measurements of 178 wines from three cultivars, and the measurements' names.
 
     133 wines to train on and 45 to test on; ``seed`` decides the split. The features are raw
     float64: proline runs to 1680 mg/l while the hue stays below 2. Classes are 0 to 2, one for
-    each grower, in the same proportions in both parts. Aeberhard and Forina (1991), by way of
+    each cultivar, in the same proportions in both parts. Aeberhard and Forina (1991), by way of
     scikit-learn.
 
     Examples
