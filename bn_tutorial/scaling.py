@@ -39,10 +39,6 @@ __all__ = ["max_abs_scale", "mean_normalize", "min_max_scale", "standardize"]
 # Overflow raises a ValueError below; NumPy need not warn of it too.
 _overflow_raises = np.errstate(over="ignore", invalid="ignore")
 
-# The largest exponent of an ordinary feature: between 2^-400 and 2^400, no sum of squares overflows
-# in float64, and no square of a difference that is more than rounding vanishes.
-ORDINARY = 400
-
 
 @_overflow_raises
 def min_max_scale(
@@ -235,10 +231,9 @@ def _shift_and_divide(
     """Return ``(x - shift) / divisor``, both statistics of the reference; ``x - shift`` where the
     divisor is 0.
     """
-    # Features of extreme size are brought near 1 first: their sums and squares would overflow or
+    # All is brought near 1 first: of features of extreme size, sums and squares would overflow or
     # vanish. A power of two rounds nothing.
     _, exponent = np.frexp(np.abs(reference).max(axis=axis, keepdims=True))
-    exponent = np.where(np.abs(exponent) <= ORDINARY, 0, exponent)
     reference = np.ldexp(reference, -exponent)
 
     start = shift(reference, axis=axis, keepdims=True)

@@ -157,6 +157,17 @@ def test_equals_keras_in_training_and_inference(shape, axis):
     np.testing.assert_allclose(y, layer(x, training=False), **CLOSE)
 
 
+def test_a_constant_channel_may_be_served():
+    y = batch_norm_inference([[3.0], [5.0]], [1.0], [0.0], [3.0], [0.0], epsilon=0.25)
+    np.testing.assert_array_equal(y, [[0], [4]])  # (5 - 3) / √0.25
+
+
+def test_caches_are_told_apart_and_hashed_by_identity():
+    x = normal(4, 3)
+    one, other = (batch_norm_forward(x, np.ones(3), np.zeros(3))[1] for _ in range(2))
+    assert len({one, other, one}) == 2
+
+
 def test_equals_the_fused_kernel_which_reports_the_unbiased_variance():
     x = normal(4, 5, 6, 3).astype(np.float32)
     gamma, beta, *_ = parameters(3)
