@@ -115,6 +115,7 @@ DIFFERENCES = [
         (
             *("moments-018", "moments-066", "moments-074", "moments-079"),
             *("speed-014", "speed-018", "speed-019", "speed-022", "speed-036"),
+            "speed-039",
         ),
         "TensorFlow>=2.22.0rc0",
         "`tf.nn.moments` subtracts from the mean of (x − μ)² the square of the mean of x − μ",
