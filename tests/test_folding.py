@@ -159,7 +159,7 @@ def test_each_kind(kind, bias):
         ("abc,cd->abd", (4, 5), "bd", (4, 3), -1),
         ("abc,cde->abde", (None, 2, 5), "e", (4, 3), 2),
         ("abc,cde->abde", (None, 2, 5), "d", (4, 3), -1),
-        ("abc,cde->abed", (None, 5, 2), None, (4, 3), 2),
+        ("abc,cde->abed", (4, 5, 2), None, (4, 3), 2),
         ("abc,bcd->abd", (4, 5), "d", (4, 3), 1),
         ("...x,xy->...y", 5, "y", (4, 3), -1),
         ("...x,xy->...y", 5, None, (3,), 1),
@@ -221,6 +221,46 @@ def test_the_layer_of_this_package_folds():
 
 def test_axis_1_is_the_last_axis_of_a_dense_output():
     assert_equivalent(sequential((6,), L.Dense(5), L.BatchNormalization(axis=1)))
+
+
+def einsum(equation, *sizes):
+    return L.EinsumDense(equation, sizes, name="host")
+
+
+def channels_first(cls, *args):
+    return cls(*args, use_bias=False, data_format="channels_first", name="host")
+
+
+@pytest.mark.parametrize(
+    ("shape", "host", "axis"),
+    [
+        ((7,), lambda: einsum("ab,bcd->acd", 5, 5), 1),
+        ((4, 3), lambda: einsum("abc,cde->abed", None, 5, 2), 2),
+        ((4, 3), lambda: einsum("abc,cde->abde", 4, 4, 3), 2),
+        ((9, 3), lambda: einsum("abc,cde->abde", 9, 4, 4), 2),
+        ((3, 5, 7), lambda: channels_first(L.Conv2D, 5, 3), 1),
+        ((3, 7, None), lambda: channels_first(L.Conv2D, 5, 3), 1),
+        ((2, 3, 5, 7), lambda: L.TimeDistributed(channels_first(L.Conv2D, 5, 3), name="host"), 2),
+        ((3, 2), lambda: channels_first(L.Conv1DTranspose, 4, 2, 2), 1),
+    ],
+)
+def test_not_where_keras_would_add_the_bias_along_another_axis(shape, host, axis):
+    # Not each of these can be computed on a CPU.
+    folded = fold_batch_norm(sequential(shape, host(), norm(axis=axis)))
+    assert "Keras might add the bias of 'host'" in folded.not_folded["norm"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "own", "other"), [((2, 5, 5), 1, 2), ((2, 5, 4, 3, 5), 1, 4), ((2, 5, 5, 3), 2, 1)]
+)
+def test_keras_adds_a_bias_along_another_axis(shape, own, other):
+    bias = np.arange(5.0)
+    along = {
+        axis: np.expand_dims(bias, [i for i in range(len(shape)) if i != axis])
+        for axis in (own, other)
+    }
+    added = keras.ops.add(np.zeros(shape), along[own])
+    np.testing.assert_array_equal(added, np.broadcast_to(along[other], shape))
 
 
 def test_channels_first():
@@ -742,6 +782,44 @@ def test_half_precision_that_would_overflow():
     wide = keras.Sequential([keras.Input((1,), dtype="float32"), *stack])
     wide.set_weights(model.get_weights())
     np.testing.assert_allclose(np.ravel(fold_batch_norm(wide)(x)), [-1e5, 1e5], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "size", "gamma", "folds"),
+    [(80, 3e3, 1, True), (512, 1e4, 1, False), (512, 1e4, 0.05, False)],
+)
+def test_half_precision_keeps_its_digits(inputs, size, gamma, folds):
+    """The larger the inputs, the smaller the folded kernel: below 6e-5 float16 loses digits."""
+    rng = np.random.default_rng(0)
+    x = np.clip(rng.normal(size=(200, inputs)) * size, -6e4, 6e4).astype("float16")
+    stack = [L.Dense(8, use_bias=False, dtype="mixed_float16"), norm(dtype="mixed_float16")]
+    model = keras.Sequential([keras.Input((inputs,), dtype="float16"), *stack])
+    kernel = (rng.normal(size=(inputs, 8)) * 0.3 / np.sqrt(inputs)).astype("float16").astype(float)
+    y, gammas = x @ kernel, np.array([1] + [gamma] * 7)
+    model.set_weights([kernel, gammas, np.zeros(8), np.zeros(8), y.var(axis=0)])
+    folded = fold_batch_norm(model)
+    assert set(folded.not_folded) == (set() if folds else {"norm"})
+    exact = y * gammas / np.sqrt(y.var(axis=0) + 1e-3)
+    before, after = (np.sqrt(np.mean((each(x) - exact) ** 2, axis=0)) for each in (model, folded))
+    assert (after <= 3 * before).all()
+
+
+def test_half_precision_keeps_the_digits_of_large_inputs():
+    """Beside an input of deviation 1, one of deviation 10⁴ gets a kernel that is hardly there."""
+    stack = [norm(dtype="mixed_float16"), L.Dense(3, dtype="mixed_float16")]
+    model = keras.Sequential([keras.Input((2,), dtype="float16"), *stack])
+    model.set_weights(
+        [
+            np.ones(2),
+            np.zeros(2),
+            np.zeros(2),
+            np.array([1.0, 1e8]),
+            np.full((2, 3), 0.02),
+            np.zeros(3),
+        ]
+    )
+    folded = fold_batch_norm(model)
+    assert "the kernel of" in folded.not_folded["norm"]
 
 
 @pytest.mark.parametrize(

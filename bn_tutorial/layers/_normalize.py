@@ -198,21 +198,13 @@ def _plain_moments(layout: Layout, sums: Sums, x: Any) -> tuple[Any, Any]:
     return mean, mean_of(tf.square(x - layout.broadcast(mean)))
 
 
-def without_masked_nans(path: Path, x: Any, mask: Any) -> Any:
+def without_masked_nans(x: Any, mask: Any) -> Any:
     """Return ``x`` with 0 for masked values that are not a number, or whose squares overflow.
 
-    What a gradient or a loss weighs with 0 must be finite. Whether all is, one sum tells sooner
-    than each value does, but under XLA, where to look at each takes no pass of its own.
+    What a gradient or a loss weighs with 0 must be finite.
     """
     limit = math.sqrt(x.dtype.max) / 2**15
-
-    def cleaned() -> Any:
-        counts = tf.cast(mask, tf.bool)[..., tf.newaxis]
-        return tf.where(counts | (tf.abs(x) < limit), x, 0)
-
-    if path.xla:
-        return cleaned()
-    return tf.cond(tf.reduce_sum(tf.square(x)) < limit**2, lambda: x, cleaned)
+    return tf.where(mask | (tf.abs(x) < limit), x, 0)
 
 
 def _in_dtype(dtype: Any, *values: Any) -> list[Any]:

@@ -28,6 +28,16 @@ def _is_dense(value: Any) -> bool:
     return isinstance(value, tf.Tensor | tf.Variable) or not tf.is_tensor(value)
 
 
+def _reaches(mask: Any, inputs: Any) -> bool:
+    """Whether a mask, if any, may be broadcast to the inputs without their last dimension."""
+    if mask is None:
+        return True
+    return len(mask.shape) == len(inputs.shape) - 1 and all(
+        place is None or size is None or place in (1, size)
+        for place, size in zip(mask.shape, inputs.shape, strict=False)
+    )
+
+
 class _Named(Protocol):
     """A dtype of NumPy or TensorFlow, or a policy of Keras."""
 
@@ -111,7 +121,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
 
     **Half precision.** float16 and bfloat16 are computed in float32, and y is rounded.
 
-    **What is no dense tensor of numbers**, such as a ragged one, is computed by Keras's own code.
+    **What is no dense tensor of numbers**, such as a ragged one, is computed by Keras's own code,
+    and so is what has a mask of another shape: Keras does without it in inference.
 
     Raises
     ------
@@ -189,13 +200,9 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         tf.Tensor
             Of the shape of the inputs and the layer's ``compute_dtype``.
         """
-        if unknown_arguments(self) or not all(map(_is_dense, (inputs, mask))):
+        is_plain = all(map(_is_dense, (inputs, mask))) and _reaches(mask, inputs)
+        if unknown_arguments(self) or not is_plain:
             return super().call(inputs, training=training, mask=mask)
-        if mask is not None and len(mask.shape) != len(inputs.shape) - 1:
-            raise ValueError(
-                "The mask provided should be one dimension less than the inputs. Received: "
-                f"mask.shape={mask.shape}, inputs.shape={inputs.shape}"
-            )
         inputs = tf.convert_to_tensor(inputs)
         if not self._is_numbers_in_channels(inputs):
             return super().call(inputs, training=training, mask=mask)
@@ -203,7 +210,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         layout = Layout(x, self.axis % x.shape.rank)
         path = path_for(x, layout)
         if mask is not None:
-            x = without_masked_nans(path, x, mask)
+            mask = layout.expand_mask(mask)
+            x = without_masked_nans(x, mask)
         mean, variance = map(tf.convert_to_tensor, (self.moving_mean, self.moving_variance))
         scale = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(mean)
         offset = tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(mean)
@@ -211,7 +219,6 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             y = normalize_with(layout, path, x, scale, offset, mean, variance, self.epsilon)
             return tf.cast(y, self.compute_dtype)
         all_reduce = self._sum_over_replicas()
-        mask = None if mask is None else layout.expand_mask(mask)
         batch = normalize_batch(layout, path, x, scale, offset, self.epsilon, mask, all_reduce)
         self._update_average(self.moving_mean, batch.mean, batch.count)
         self._update_average(self.moving_variance, batch.variance, batch.count)

@@ -10,6 +10,7 @@ import numpy as np
 from .._checks import Array
 from ._commuting import channel_axis
 from ._graph import extra_arguments, input_of, unwrapped, wrapped_like
+from ._norms import epsilon_of
 from ._overridden import overridden
 
 __all__ = ["Host", "is_host", "takes_before", "why_no_host"]
@@ -126,6 +127,7 @@ class Host:
                 self._kind.kernel: kernel * scale.reshape(sizes),
                 "bias": bias + shift.reshape(-1, *behind),
             },
+            axes,
             self._letters[axis : axis + 1],
         )
 
@@ -157,7 +159,8 @@ class Host:
             {
                 first: kernel * self._per_input(kernel, scale),
                 "bias": self.weights.get("bias", 0.0) + response,
-            }
+            },
+            (self._kind.input_axis,),
         )
 
     def _per_input(self, kernel: Array, values: Array) -> Array:
@@ -182,19 +185,43 @@ class Host:
 
     # The new layer
 
-    def _take(self, changed: Weights, letter: str = "") -> str | None:
-        """Take these weights, unless the layer cannot compute with them: then return why."""
-        dtype = self.layer.compute_dtype
-        for name, value in changed.items():
-            with np.errstate(all="ignore"):
-                rounded = keras.ops.cast(keras.ops.cast(2 * value, dtype), "float64").numpy() / 2
-                error, largest = np.abs(rounded - value).max(), np.abs(value).max()
-                fits = error <= 0.01 * largest  # false for what is not a number
-            if not fits:
-                return f"the {name} of {self.operation.name!r} would leave the range of {dtype}"
+    def _take(self, changed: Weights, scaled: tuple[int, ...], letter: str = "") -> str | None:
+        """Take these weights, unless the layer cannot compute with them: then return why.
+
+        The kernel was ``scaled`` along these axes, counted from the back.
+        """
+        dtype, name = self.layer.compute_dtype, repr(self.operation.name)
+        for weight, value in changed.items():
+            if not _keeps_digits(value, dtype, None if weight == "bias" else scaled):
+                return f"the {weight} of {name} would leave the range of {dtype}"
+        if places := self._places_elsewhere(changed["bias"]):
+            return (
+                f"Keras might add the bias of {name} along another axis that has, or may have, "
+                f"{places} places, where channels that come last would do"
+            )
         self.weights.update(changed)
         self._bias_axes.update(letter)
         return None
+
+    def _places_elsewhere(self, bias: Array) -> int:
+        """Return how long a bias is that Keras would add along another axis than its own, or 0.
+
+        On TensorFlow `keras.ops.add` takes what has a single axis of more than one place for a
+        bias of the last axis, if that has as many places, and else of axis 1.
+        """
+        long = [i - bias.ndim for i, places in enumerate(bias.shape) if places > 1]
+        if len(long) != 1:
+            return 0
+        shape = self._node.outputs[0].shape
+        shape = [shape[0], *shape[1 + self._wrapped :]]
+        own = len(shape) + long[0] if self._letters else channel_axis(self.layer, len(shape))
+        places: int = bias.shape[long[0]]
+        for axis in (len(shape) - 1, 1):
+            if axis == own:
+                break
+            if shape[axis] in (None, places):
+                return places
+        return 0
 
     def remade(self) -> Any:
         """Return a new layer of the same class and name, with the weights and a bias."""
@@ -216,6 +243,28 @@ class Host:
         for name, value in self.weights.items():
             getattr(new, name).assign(value)
         return outermost
+
+
+def _keeps_digits(value: Array, dtype: str, scaled: tuple[int, ...] | None) -> bool:
+    """Whether a weight, and twice as much, is a number in a dtype, with the digits that count.
+
+    Those of the largest values of each channel along which a kernel was scaled, however small
+    they are, for what they are multiplied with may be large. What a bias (None) loses by being
+    too small for the dtype is less than what the outputs lose.
+    """
+
+    def rounded(value: Array) -> Array:
+        as_float64: Array = keras.ops.cast(keras.ops.cast(value, dtype), "float64").numpy()
+        return as_float64
+
+    with np.errstate(all="ignore"):
+        if not np.isfinite(rounded(2 * value)).all():
+            return False
+        if scaled is None:
+            return True
+        others = tuple(i for i in range(value.ndim) if i - value.ndim not in scaled)
+        largest = np.abs(value).max(axis=others, keepdims=True)
+        return bool((np.abs(rounded(value) - value) <= epsilon_of(dtype) * largest).all())
 
 
 def _kind(layer: Any) -> _Kind:

@@ -15,6 +15,7 @@ from ._overridden import CONSTRUCTION, overridden
 
 __all__ = [
     "affine_map",
+    "epsilon_of",
     "is_batch_norm",
     "normalized_axis",
     "why_not_affine",
@@ -89,15 +90,19 @@ def why_not_unnormalized(norm: Any, dtype: str) -> str | None:
     float32 itself.
     """
     mean, deviation = _moments(norm)
-    epsilon = 2.0**-7 if dtype == "bfloat16" else np.finfo(dtype).eps  # NumPy has no bfloat16
     with np.errstate(all="ignore"):
-        loss = float(epsilon * np.abs(mean / deviation).max())
+        loss = epsilon_of(dtype) * float(np.abs(mean / deviation).max())
     if loss <= 1e-4:  # not what is not a number
         return None
     return (
         f"in {dtype} inputs would be rounded by {loss:.0e} of their standard deviation, where a "
         "mean nearer to zero would do"
     )
+
+
+def epsilon_of(dtype: str) -> float:
+    """Return the distance from 1 to the next number of a dtype."""
+    return 2.0**-7 if dtype == "bfloat16" else float(np.finfo(dtype).eps)  # NumPy has no bfloat16
 
 
 def _moments(norm: Any) -> tuple[Array, Array]:
