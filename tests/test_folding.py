@@ -1,6 +1,7 @@
 """Folded models against the models that they came from."""
 
 import functools
+import inspect
 import random
 import re
 
@@ -1484,6 +1485,25 @@ def test_a_functional_model_with_a_constructor_and_a_training_step_of_its_own():
     assert_close(outputs(folded, data(model)), outputs(model, data(model)))
     outer = functional(lambda x: L.ReLU()(perturb(OwnStep(4))(x)), (6,))
     assert not fold_batch_norm(outer).not_folded
+
+
+(TRAINER,) = (
+    base for base in keras.Model.__mro__ if base.__module__ == "keras.src.trainers.trainer"
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, value in vars(TRAINER).items()
+        if inspect.isfunction(value) and not name.startswith("_") and "predict" not in name
+    ],
+)
+def test_a_model_may_train_in_its_own_way(name):
+    own = type("Own", (keras.Sequential,), {name: lambda self, *args, **kwargs: None})
+    model = perturb(own([keras.Input((6,)), L.Dense(5), norm()]))
+    assert not fold_batch_norm(model).not_folded
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")

@@ -14,10 +14,10 @@ CONSTRUCTION = {"__init__", "get_config", "from_config"}
 TRAINING = {
     *("train_step", "test_step", "fit", "evaluate", "train_on_batch", "test_on_batch"),
     *("train_function", "test_function", "make_train_function", "make_test_function"),
-    *("loss", "optimizer", "metrics", "metrics_names", "reset_metrics", "summary"),
+    *("loss", "optimizer", "metrics", "metrics_names", "reset_metrics", "get_metrics_result"),
     *("compute_loss", "compute_metrics", "stateless_compute_loss"),
     *("compile", "compile_from_config", "get_compile_config"),
-    *("save", "save_weights", "load_weights"),
+    *("save", "save_weights", "load_weights", "summary"),
 }
 
 _IN_EVERY_CLASS = {

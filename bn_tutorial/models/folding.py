@@ -56,9 +56,11 @@ def fold_batch_norm(model: Model) -> FoldedModel:
     up-sampling (``"nearest"`` or ``"bilinear"``), average pooling without padding, reshaping and
     flattening that leave the channels apart, and other batch normalizations that fold. Nothing
     else may use what lies between, the axis must be that of the channels, and all must compute in
-    the same dtype. The layer that takes it over is of exactly this class, called once, not
-    quantized, without LoRA; each may be in a `keras.layers.TimeDistributed`. Nested Sequential and
-    functional models are folded inside.
+    the same dtype, whose digits the new weights keep. The layer that takes it over is of exactly
+    this class, called once, not quantized, without LoRA; each may be in a
+    `keras.layers.TimeDistributed`. Where its channels do not come last, no other axis may have as
+    many places: Keras might add the bias along that. Nested Sequential and functional models are
+    folded inside.
 
     **Shared layers.** As in ``keras.Model(model.inputs, outputs)``, the layers that nothing is
     folded into are the *same objects* in both models, state and all. So train, quantize or set
