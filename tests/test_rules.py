@@ -102,6 +102,10 @@ def test_a_clean_notebook_passes(rule):
         (rules.figures_are_pointed_to, set_to(0, source="The run prints 1.25.")),
         (rules.exemptions_conclude, set_to(4, outputs=[])),
         (rules.exemptions_conclude, set_to(4, metadata={"tags": ["nbval-skip"]})),
+        (
+            rules.exemptions_conclude,
+            lambda cells: cells.insert(4, new_markdown_cell("Elsewhere.\n\n## Another matter")),
+        ),
         (rules.exemptions_say_why, set_to(3, source="clock()")),
         (rules.exemptions_say_why, set_to(3, source="# Not compared: slow\nclock()")),
         (rules.clocks_are_exempt, set_to(4, source="print(clock() < 20)")),

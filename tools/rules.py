@@ -8,6 +8,7 @@ The rule on numbers in prose has modules of its own, `prose_numbers` and `ties`.
 import ast
 import re
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import nbformat
@@ -159,11 +160,23 @@ def figures_are_pointed_to(notebook: NotebookNode) -> Iterator[str]:
 
 
 def exemptions_conclude(notebook: NotebookNode) -> Iterator[str]:
-    """A cell exempt from comparison is followed by a compared cell that states the conclusion."""
-    cells = code_cells(notebook)
-    for number, (cell, following) in enumerate(zip(cells, [*cells[1:], None], strict=True), 1):
-        if is_exempt(cell) and (following is None or is_exempt(following) or not following.outputs):
-            yield f"code cell {number} is exempt, and no compared cell follows it"
+    """A cell exempt from comparison is followed by a compared cell that states the conclusion.
+
+    The next code cell is this cell, and no heading comes between.
+    """
+    cells, number = notebook.cells, 0
+    for place, cell in enumerate(cells):
+        number += cell.cell_type == "code"
+        if cell.cell_type == "code" and is_exempt(cell):
+            section = takewhile(lambda other: not begins_section(other), cells[place + 1 :])
+            following = next((other for other in section if other.cell_type == "code"), None)
+            if following is None or is_exempt(following) or not following.outputs:
+                yield f"code cell {number} is exempt, and no compared cell follows in its section"
+
+
+def begins_section(cell: NotebookNode) -> bool:
+    """Whether a cell has a heading."""
+    return cell.cell_type == "markdown" and bool(re.search(r"^#+ ", cell.source, re.MULTILINE))
 
 
 def exemptions_say_why(notebook: NotebookNode) -> Iterator[str]:
