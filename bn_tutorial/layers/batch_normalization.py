@@ -34,7 +34,7 @@ def _reaches(mask: Any, inputs: Any) -> bool:
         return True
     return len(mask.shape) == len(inputs.shape) - 1 and all(
         place is None or size is None or place in (1, size)
-        for place, size in zip(mask.shape, inputs.shape, strict=False)
+        for place, size in zip(mask.shape, inputs.shape[:-1], strict=True)
     )
 
 
