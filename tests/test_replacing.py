@@ -187,6 +187,77 @@ def test_an_argument_that_the_class_leaves_to_keras():
         np.testing.assert_array_equal(a, b)
 
 
+class Loud(L.BatchNormalization):
+    """A subclass that does something of its own."""
+
+    def call(self, inputs, training=None, mask=None):
+        return super().call(inputs, training=training, mask=mask) + 1
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_back_to_keras_and_to_a_subclass(kind):
+    keras.utils.set_random_seed(0)
+    model, (x, _) = MODELS[kind](), data()
+    expected, ids = model(x).numpy(), [id(weight) for weight in model.weights]
+    for cls in (BatchNormalization, L.BatchNormalization, BatchNormalization):
+        assert replace_batch_norm(model, cls) is model
+        assert {type(norm) for _, norm in find_batch_norms(model)} == {cls}
+        np.testing.assert_allclose(model(x), expected, **CLOSE)
+    replace_batch_norm(model, Loud)
+    assert {type(norm) for _, norm in find_batch_norms(model)} == {Loud}
+    assert [id(weight) for weight in model.weights] == ids
+    assert np.abs(model(x) - expected).max() > 0.01
+    replace_batch_norm(model)  # of which a class that is neither remains
+    assert {type(norm) for _, norm in find_batch_norms(model)} == {Loud}
+
+
+def test_a_trained_model_goes_back_to_keras():
+    expected = trained(functional)
+    *_, model = trained(functional, replace_at=1)
+    replace_batch_norm(model, L.BatchNormalization)
+    x, y = data()
+    found, wanted = (
+        m.fit(x, y, shuffle=False, verbose=0).history["loss"] for m in (model, expected[3])
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+class Made(L.BatchNormalization):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.more = 1
+
+
+class Built(BatchNormalization):
+    def build(self, shape):
+        super().build(shape)
+        self.more = self.add_weight(shape=())
+
+
+class Called(L.BatchNormalization):
+    def call(self, inputs, training=None):
+        return super().call(inputs, training=training)
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (L.GroupNormalization, "got GroupNormalization.*new model"),
+        (lambda norm: norm, "got <lambda>"),
+        (L.BatchNormalization(), "got BatchNormalization"),
+        (None, "got NoneType"),
+        (Made, "Made has its own __init__"),
+        (Built, "Built has its own build"),
+        (Called, "inputs, training, mask.* Called has self, inputs, training$"),
+    ],
+)
+def test_a_class_that_cannot_take_the_place_is_refused(cls, words):
+    model = functional()
+    with pytest.raises(TypeError, match=words):
+        replace_batch_norm(model, cls)
+    assert {type(norm) for _, norm in find_batch_norms(model)} == {L.BatchNormalization}
+
+
 @pytest.mark.parametrize("thing", [None, "model.keras", [L.BatchNormalization()]])
 def test_what_is_no_model_is_refused(thing):
     with pytest.raises(TypeError, match=type(thing).__name__):

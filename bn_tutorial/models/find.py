@@ -9,7 +9,7 @@ import keras
 
 from ._types import Layer
 
-__all__ = ["batch_norms_of", "find_batch_norms"]
+__all__ = ["find_batch_norms"]
 
 
 def find_batch_norms(
@@ -52,14 +52,6 @@ def find_batch_norms(
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(f"model must be a Keras model or layer, got {type(model).__name__}")
     return list(_batch_norms_inside(model, "", {id(model)}))
-
-
-def batch_norms_of(model: Any) -> list[tuple[str, Any]]:
-    """Return the batch normalizations inside a model, or the one that it is, each with its name."""
-    inside = find_batch_norms(model)
-    if isinstance(model, keras.layers.BatchNormalization):
-        return [(model.name, model), *inside]
-    return inside
 
 
 def _batch_norms_inside(layer: Any, way: str, seen: set[int]) -> Iterator[tuple[str, Any]]:

@@ -1,20 +1,24 @@
-"""Put the package's batch normalization in the place of Keras's, in a model that exists."""
+"""Exchange the class of the batch normalizations in a model that exists."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
 
 from ..layers import BatchNormalization
+from ._inside import batch_norms_of
+from ._traces import forget_traces
 from ._types import AnyLayer
-from .find import find_batch_norms
 
 __all__ = ["replace_batch_norm"]
 
 
-def replace_batch_norm(model: AnyLayer) -> AnyLayer:
-    """Make every batch normalization of Keras in a model a `bn_tutorial.layers.BatchNormalization`.
+def replace_batch_norm(
+    model: AnyLayer, cls: type[keras.layers.BatchNormalization] = BatchNormalization
+) -> AnyLayer:
+    """Make every batch normalization in a model one of this package, or of another class.
 
     In place: each remains the object that it was and changes its class, so that weights, settings,
     the places where it is used and the state of an optimizer are what they were. (PyTorch's
@@ -28,17 +32,24 @@ def replace_batch_norm(model: AnyLayer) -> AnyLayer:
     ----------
     model
         A model of any kind, built or not, or a layer. `find_batch_norms` says what is found in it.
+    cls
+        `bn_tutorial.layers.BatchNormalization`, or `keras.layers.BatchNormalization` for the way
+        back, or a subclass of either that makes its instances as Keras does. (A layer of another
+        kind, such as a `keras.layers.GroupNormalization`, has other weights, and is called with
+        other arguments: that takes a new model.)
 
     Returns
     -------
     keras.layers.Layer
-        ``model`` itself. In it, every layer that was exactly a `keras.layers.BatchNormalization`
-        is of the class of this package; instances of other subclasses are left alone.
+        ``model`` itself. In it, every layer whose class was exactly that of Keras or that of this
+        package is a ``cls``; instances of other subclasses are left alone.
 
     Raises
     ------
     TypeError
-        If ``model`` is neither a model nor a layer.
+        If ``model`` is neither a model nor a layer, ``cls`` is no class of batch normalizations, or
+        it has its own ``__init__`` or ``build``, which would not run, or a ``call`` with other
+        parameters.
 
     Examples
     --------
@@ -51,14 +62,38 @@ def replace_batch_norm(model: AnyLayer) -> AnyLayer:
     True
     >>> isinstance(norm, layers.BatchNormalization)
     True
+    >>> model = replace_batch_norm(model, keras.layers.BatchNormalization)
+    >>> isinstance(norm, layers.BatchNormalization)
+    False
     """
-    whole: Any = model
-    inside = [norm for _, norm in find_batch_norms(model)]
-    for layer in [whole, *inside]:
-        if type(layer) is keras.layers.BatchNormalization:
-            layer.__class__ = BatchNormalization
-    for layer in whole._flatten_layers():
-        if isinstance(layer, keras.Model):
-            # They were traced with the old class. The next call makes them anew.
-            layer.train_function = layer.test_function = layer.predict_function = None
+    norms = [norm for _, norm in batch_norms_of(model)]
+    _check_class(cls)
+    for norm in norms:
+        if type(norm) in (keras.layers.BatchNormalization, BatchNormalization):
+            norm.__class__ = cls
+    forget_traces(model)
     return model
+
+
+def _check_class(cls: Any) -> None:
+    """Raise a TypeError unless what a layer is made of by Keras is all that ``cls`` needs."""
+    base = keras.layers.BatchNormalization
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise TypeError(
+            "cls must be keras.layers.BatchNormalization or a subclass of it, got "
+            f"{getattr(cls, '__name__', type(cls).__name__)}; a layer of another kind takes a new "
+            "model"
+        )
+    for name in ("__new__", "__init__", "build"):
+        if inspect.getattr_static(cls, name) is not inspect.getattr_static(base, name):
+            raise TypeError(
+                f"cls must make its instances as Keras does, but {cls.__name__} has its own "
+                f"{name}, which would not run on layers that exist"
+            )
+    made: Any = cls
+    parameters, expected = (list(inspect.signature(c.call).parameters) for c in (made, base))
+    if parameters != expected:
+        raise TypeError(
+            f"cls must have a call with the parameters {', '.join(expected)}, but that of "
+            f"{cls.__name__} has {', '.join(parameters)}"
+        )
