@@ -53,7 +53,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 def test_the_numpy_modules_load_nothing_heavier_than_numpy():
     loaded = imported_by(
-        "from bn_tutorial import activations, batch_norm, moving_average, scaling\n"
+        "from bn_tutorial import activations, batch_norm, migration, moving_average, scaling\n"
         "batch_norm.moments([[1.0], [2.0]])"
     )
     assert "numpy" in loaded
@@ -125,7 +125,9 @@ MAY_IMPORT = {
     **{name: {"numpy", "_checks", *REFERENCE} for name in REFERENCE},
     "tf1": {"tensorflow", "_checks"},
     "layers": {"tensorflow", "keras", "layers"},
-    "models": {"keras", "numpy", "_checks", *REFERENCE, "layers", "models"},
+    "migration": {"tensorflow", "numpy", "_checks"},  # TensorFlow where a checkpoint is opened
+    "models": {"tensorflow", "keras", "numpy", "_checks", *REFERENCE, "layers", "models"},
+    "doctor": {"tensorflow", "keras", "numpy", "matplotlib", "_checks", "layers", "models", "doctor"},
     "book": {*HEAVY, "numpy", "altair", "matplotlib_inline", "vl_convert", *REFERENCE, "book"},
 }
 

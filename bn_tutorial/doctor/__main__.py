@@ -1,0 +1,84 @@
+"""Examine a saved model from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+NAMES = ("x", "y", "sample_weight")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the report of a model on data; return 1 if it has an error, else 0."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bn_tutorial.doctor",
+        description="Examine the batch normalizations of a Keras model.",
+    )
+    parser.add_argument("model", type=Path, help="a model as model.save writes it (.keras, .h5)")
+    parser.add_argument(
+        "data",
+        type=Path,
+        help="an .npz file with x, and maybe y, sample_weight, x_validation, y_validation",
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="as in training (default: 32)")
+    parser.add_argument("--steps", type=int, help="batches, at most")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    train, validation = _load_data(parser, options.data)
+    model = _load_model(parser, options.model)
+
+    from . import examine  # loads TensorFlow, which bad arguments need not wait for
+
+    try:
+        report = examine(
+            model, train, validation, steps=options.steps, batch_size=options.batch_size
+        )
+    except ValueError as error:
+        shapes = {name: np.shape(value) for name, value in zip(NAMES, train, strict=False)}
+        parser.error(
+            f"the data do not fit the model: {shapes}, model input {_shapes(model)}: {error}"
+        )
+    print(report.to_json() if options.json else report)
+    return int(any(finding.severity == "error" for finding in report.findings))
+
+
+def _load_data(parser: argparse.ArgumentParser, path: Path) -> tuple[Any, Any]:
+    """Return what is to be examined, and what to compare it with, or None."""
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, AttributeError) as error:
+        parser.error(f"{path} is not an .npz file: {error}")
+    known = {*NAMES, *(f"{name}_validation" for name in NAMES)}
+    if "x" not in arrays or not set(arrays) <= known:
+        parser.error(
+            f"{path} has {', '.join(sorted(arrays))}; x is needed, of {', '.join(sorted(known))}"
+        )
+    parts = [tuple(arrays.get(name + end) for name in NAMES) for end in ("", "_validation")]
+    return parts[0], None if parts[1][0] is None else parts[1]
+
+
+def _load_model(parser: argparse.ArgumentParser, path: Path) -> Any:
+    import keras
+
+    from ..layers import BatchNormalization  # noqa: F401  (models may contain it)
+
+    if not path.exists():
+        parser.error(f"there is no {path}")
+    try:
+        return keras.models.load_model(path)
+    except (ValueError, OSError, TypeError) as error:
+        parser.error(f"{path} is no model that Keras can load: {error}")
+
+
+def _shapes(model: Any) -> Any:
+    return getattr(model, "input_shape", "unknown")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,359 @@
+"""Run a model in all modes, and write down what its batch normalizations do there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+from .._checks import Array
+from ..models._measured import moments_of_examples
+from ..models._observing import observing, on_batch_statistics
+from ._sampling import Sample
+from ._tracing import Trace, number, tracing
+
+__all__ = ["Calls", "Examined", "Norm", "Outputs", "Passes"]
+
+
+@dataclass
+class Calls:
+    """What a batch normalization was called on in one mode of the model."""
+
+    sample: Sample = field(default_factory=Sample)
+    places: dict[int, Sample] = field(default_factory=lambda: defaultdict(Sample))
+    modes: set[Any] = field(default_factory=set)  # the argument `training` that reached it
+    moved: bool = False  # whether a call moved the averages
+    dtypes: set[str] = field(default_factory=set)
+    unseen: int = 0  # calls inside a graph, which have no values
+    lowest: Array = field(default_factory=lambda: np.array(np.inf))  # of the outputs
+    highest: Array = field(default_factory=lambda: np.array(-np.inf))
+
+
+@dataclass
+class Norm:
+    """A batch normalization, and what was seen of it."""
+
+    way: str
+    layer: Any
+    written: bool | None = None  # the mode that a functional model has written into its graph
+    training: Calls = field(default_factory=Calls)  # the model in training mode
+    batch: Calls = field(default_factory=Calls)  # batch statistics, all else as in inference
+    inference: Calls = field(default_factory=Calls)
+    validation: Calls = field(default_factory=Calls)  # as `batch`, on other data
+    order: int = -1  # in which it was called first
+    moves: int = 0  # of its averages in one training step
+    moves_forward: int = 0
+    own_moves: int | None = None  # in one call of the model's own `train_step`
+    has_bias_before: bool = False
+    is_random_before: bool = False
+    relu_after: str | None = None
+    mask_lost: float = 0.0  # the share of positions that a mask which did not arrive leaves out
+    channel_axis: int | None = None  # of the layer before or after it
+    rank: int = 0  # of its inputs
+
+    def __post_init__(self) -> None:
+        self.mean, self.variance = (
+            keras.ops.convert_to_numpy(keras.ops.cast(average, "float32")).astype(np.float64)
+            for average in (self.layer.moving_mean, self.layer.moving_variance)
+        )
+
+    @property
+    def epsilon(self) -> float:
+        return float(self.layer.epsilon)
+
+
+@dataclass
+class Outputs:
+    """How far apart the outputs of a model in two modes are, and their losses."""
+
+    count: int = 0
+    apart: float = 0.0  # squares, summed
+    spread: float = 0.0
+    bias: float = 0.0
+    along: float = 0.0
+    losses: list[tuple[float, float]] = field(default_factory=list)
+
+    def add(self, one: list[Array], other: list[Array], losses: tuple[Any, Any]) -> None:
+        self.count += 1
+        for a, b in zip(one, other, strict=True):
+            self.apart += float(np.mean((a - b) ** 2))
+            around = b - b.mean(axis=0, keepdims=True) if len(b) > 1 else b
+            self.spread += float(np.mean(around**2)) * (len(b) / max(len(b) - 1, 1))
+            self.bias += float(np.mean((a - b).mean(axis=0) ** 2))
+            self.along += float(np.mean((a - b) * around))
+        if None not in losses:
+            self.losses.append((float(losses[0]), float(losses[1])))
+
+    @property
+    def size(self) -> float:
+        """The root mean square of the difference, in standard deviations of the outputs."""
+        return float(np.sqrt(self.apart / max(self.spread, 1e-30)))
+
+    @property
+    def on_average(self) -> float:
+        """The part of the difference that is no noise: another mean, or another scale."""
+        spread = max(self.spread, 1e-30)
+        return float(np.sqrt(self.bias / spread + (self.along / spread) ** 2))
+
+    @property
+    def loss(self) -> tuple[float, float] | None:
+        """The mean losses of both, or None."""
+        return tuple(np.mean(self.losses, axis=0)) if self.losses else None
+
+
+@dataclass
+class Examined:
+    """All that an examination saw."""
+
+    model: Any
+    norms: list[Norm]
+    steps: int = 0
+    validated: int = 0
+    steps_per_epoch: int | None = None
+    batch_against_inference: Outputs = field(default_factory=Outputs)
+    right_against_inference: Outputs = field(default_factory=Outputs)
+    batch_against_right: Outputs = field(default_factory=Outputs)
+    training_against_batch: Outputs = field(default_factory=Outputs)
+    is_random: bool = False  # whether anything is, in training mode
+    step_failed: str | None = None  # what the model's own `train_step` raised
+    finite_inputs: bool = True
+    finite_outputs: bool = True
+
+    @property
+    def seen(self) -> list[Norm]:
+        """The batch normalizations that were called on values, in the order of their calls."""
+        called = [norm for norm in self.norms if norm.batch.sample.batches]
+        return sorted(called, key=lambda norm: norm.order)
+
+
+class Passes:
+    """Runs a model in several modes on batch after batch.
+
+    Every pass leaves the variables as they were, so that the order does not matter.
+    """
+
+    def __init__(self, model: Any, norms: list[Norm], variables: list[Any]) -> None:
+        self.model = model
+        self.examined = Examined(model, norms)
+        self._norms = {id(norm.layer): norm for norm in norms}
+        self._state = [(variable, tf.identity(variable)) for variable in variables]
+
+    def train(self, batch: tuple[Any, Any, Any], step: int) -> None:
+        """Run the passes on a batch of what the model is trained on."""
+        x, y, weight = batch
+        examined = self.examined
+        floats = [np.asarray(a) for a in keras.tree.flatten(x) if np.asarray(a).dtype.kind == "f"]
+        examined.finite_inputs &= all(bool(np.isfinite(a).all()) for a in floats)
+        modes = {"batch": self._run("batch", x), "inference": self._run("inference", x)}
+        if step % 2 == 0:
+            modes["training"] = self._training_step(x) if step == 0 else self._run("training", x)
+        else:
+            modes["right"] = self._right(x)
+        losses = {mode: self._loss(x, y, weight, outputs) for mode, outputs in modes.items()}
+        arrays = {mode: _arrays(outputs) for mode, outputs in modes.items()}
+        examined.finite_outputs &= all(np.isfinite(a).all() for a in arrays["inference"])
+        pairs = {
+            ("inference", "batch"): examined.batch_against_inference,
+            ("training", "batch"): examined.training_against_batch,
+            ("inference", "right"): examined.right_against_inference,
+            ("batch", "right"): examined.batch_against_right,
+        }
+        for (one, other), outputs in pairs.items():
+            if one in modes and other in modes:
+                outputs.add(arrays[one], arrays[other], (losses[one], losses[other]))
+        examined.steps += 1
+
+    def validate(self, batch: tuple[Any, Any, Any]) -> None:
+        """Run the pass on a batch of other data."""
+        self._run("validation", batch[0])
+        self.examined.validated += 1
+
+    def _run(self, mode: str, x: Any) -> Any:
+        """Run the model, and write down what its batch normalizations are called on."""
+        counts: dict[int, int] = defaultdict(int)
+
+        def see(layer: Any, call: Any, inputs: Any, given: dict[str, Any]) -> Any:
+            norm = self._norms[id(layer)]
+            calls: Calls = getattr(norm, mode)
+            if in_stateless_scope():  # Keras asks for shapes
+                return call(inputs, **given)
+            if not (isinstance(inputs, tf.Tensor) and tf.executing_eagerly()):
+                calls.unseen += 1
+                return call(inputs, **given)
+            calls.modes.add(_as_mode(given.get("training")))
+            calls.dtypes.add(inputs.dtype.name)
+            place = counts[id(layer)]
+            counts[id(layer)] += 1
+            if mode != "inference":
+                batch = moments_of_examples(layer, inputs, given.get("mask"))
+                calls.sample.add(batch)
+                calls.places[place].add(batch)
+            if norm.order < 0:
+                norm.order = sum(counts.values())
+            before = layer.moving_mean.numpy()
+            if mode not in ("batch", "validation"):
+                outputs = call(inputs, **given)
+                calls.moved |= _differ(before, layer.moving_mean.numpy())
+                return outputs
+            outputs = on_batch_statistics(layer, call, inputs, given)
+            axes = [a for a in range(outputs.shape.rank) if a != layer.axis % outputs.shape.rank]
+            calls.lowest = np.minimum(calls.lowest, tf.reduce_min(outputs, axes))
+            calls.highest = np.maximum(calls.highest, tf.reduce_max(outputs, axes))
+            return outputs
+
+        with self._restored(), observing((norm.layer for norm in self._norms.values()), see):
+            return self.model(x, training=mode == "training")
+
+    def _right(self, x: Any) -> Any:
+        """Run the model in inference mode, with the averages that the data so far would give."""
+        with self._restored(), observing((), _as_it_is):
+            for norm in self._norms.values():
+                sample = norm.batch.sample
+                if sample.batches:
+                    norm.layer.moving_mean.assign(sample.mean)
+                    norm.layer.moving_variance.assign(sample.variance)
+            return self.model(x, training=False)
+
+    def _training_step(self, x: Any) -> Any:
+        """Run the model as in a training step, gradients and all, and see what is around."""
+        weights = [variable.value for variable in self.model.trainable_variables]
+        ends: dict[int, tuple[Any, Any]] = {}
+        lost: dict[int, Any] = {}
+
+        def see(layer: Any, call: Any, inputs: Any, given: dict[str, Any]) -> Any:
+            if not tf.executing_eagerly():
+                return call(inputs, **given)
+            norm = self._norms[id(layer)]
+            before = layer.moving_mean.numpy()
+            outputs = call(inputs, **given)
+            norm.moves += _differ(before, layer.moving_mean.numpy())
+            ends.setdefault(id(layer), (inputs, outputs))
+            if given.get("mask") is None and (mask := trace.masks.get(number(inputs))) is not None:
+                lost.setdefault(id(layer), mask)
+            return outputs
+
+        with (
+            self._restored(),
+            tracing() as trace,
+            observing((norm.layer for norm in self._norms.values()), see),
+        ):
+            with tf.GradientTape() as tape:
+                outputs = self.model(x, training=True)
+                total = tf.add_n(
+                    [tf.reduce_sum(tf.cast(out, "float32")) for out in _floats(outputs)]
+                )
+            for norm in self._norms.values():
+                norm.moves_forward = norm.moves
+            self._read(trace, ends, lost)
+            with contextlib.suppress(LookupError):  # an operation without a gradient
+                tape.gradient(total, weights)
+        self._run("training", x)
+        return outputs
+
+    def own_step(self, batch: tuple[Any, Any, Any]) -> None:
+        """Let a model that has a `train_step` of its own take one step, and count the moves."""
+        model = self.model
+        own = getattr(type(model), "train_step", None)
+        optimizer = getattr(model, "optimizer", None)
+        if own in (None, keras.Model.train_step) or not getattr(optimizer, "built", False):
+            return
+        moves: dict[int, int] = defaultdict(int)
+
+        def see(layer: Any, call: Any, inputs: Any, given: dict[str, Any]) -> Any:
+            if not tf.executing_eagerly():
+                return call(inputs, **given)
+            before = layer.moving_mean.numpy()
+            outputs = call(inputs, **given)
+            moves[id(layer)] += _differ(before, layer.moving_mean.numpy())
+            return outputs
+
+        with self._restored(), observing((norm.layer for norm in self._norms.values()), see):
+            try:
+                model.train_step(keras.utils.pack_x_y_sample_weight(*batch))
+            except Exception as error:  # anybody's code, which may need what `fit` prepares
+                self.examined.step_failed = f"{type(error).__name__}: {error}"
+                return
+        for norm in self._norms.values():
+            norm.own_moves = moves[id(norm.layer)]
+
+    def _read(self, trace: Trace, ends: dict[int, Any], lost: dict[int, Any]) -> None:
+        """Write down what the trace of a step says of each batch normalization."""
+        outputs_of = {number(outputs): key for key, (_, outputs) in ends.items()}
+        for key, (inputs, outputs) in ends.items():
+            norm = self._norms[key]
+            norm.rank = inputs.shape.rank
+            norm.has_bias_before = trace.bias_of(inputs)
+            norm.is_random_before = number(inputs) in trace.random
+            norm.relu_after = trace.relu_after(outputs)
+            if (mask := lost.get(key)) is not None:
+                norm.mask_lost = 1.0 - float(tf.reduce_mean(tf.cast(mask, "float32")))
+            for at in trace.backwards(number(inputs)):
+                axis = _channel_axis(trace.layers.get(at), inputs.shape.rank)
+                if axis is not None or at in outputs_of:
+                    norm.channel_axis = axis
+                    break
+        for layer, sources in trace.calls:
+            axis = _channel_axis(layer, None)
+            for at in trace.backwards(sources[0]) if axis is not None and sources else ():
+                if at in outputs_of:
+                    norm = self._norms[outputs_of[at]]
+                    if norm.channel_axis is None:
+                        norm.channel_axis = axis % ends[outputs_of[at]][0].shape.rank
+                if at in outputs_of or _channel_axis(trace.layers.get(at), None) is not None:
+                    break
+        self.examined.is_random = bool(trace.random)
+
+    def _loss(self, x: Any, y: Any, weight: Any, outputs: Any) -> float | None:
+        """Return the loss without regularizers, or None where there is none."""
+        loss = getattr(self.model, "_compile_loss", None)
+        if y is None or loss is None:
+            return None
+        return float(loss(y, outputs, weight))
+
+    @contextmanager
+    def _restored(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            for variable, value in self._state:
+                variable.assign(value)
+
+
+def _as_it_is(layer: Any, call: Any, inputs: Any, given: dict[str, Any]) -> Any:
+    return call(inputs, **given)
+
+
+def _differ(one: Array, other: Array) -> bool:
+    return not np.array_equal(one, other, equal_nan=True)
+
+
+def _as_mode(training: Any) -> bool | None:
+    return training if training is None else bool(training)
+
+
+def _floats(outputs: Any) -> list[Any]:
+    leaves = [leaf for leaf in keras.tree.flatten(outputs) if tf.is_tensor(leaf)]
+    return [leaf for leaf in leaves if leaf.dtype.is_floating]
+
+
+def _arrays(outputs: Any) -> list[Array]:
+    return [np.asarray(tf.cast(out, "float64")) for out in _floats(outputs)]
+
+
+def _channel_axis(layer: Any, rank: int | None) -> int | None:
+    """Return the axis along which a layer has its channels, or None if it says nothing of it."""
+    if hasattr(layer, "kernel_size") and hasattr(layer, "data_format"):
+        axis = 1 if layer.data_format == "channels_first" else -1
+    elif isinstance(layer, keras.layers.Dense | keras.layers.EinsumDense):
+        axis = -1
+    else:
+        return None
+    return axis if rank is None else axis % rank

@@ -1,0 +1,115 @@
+"""What is in a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from .._examined import Examined
+from .._fit import is_finite
+from .._sampling import gap_between
+from ..report import Finding
+
+__all__ = ["data_shift", "padding_counts", "replicas", "small_batch"]
+
+
+def small_batch(examined: Examined) -> Iterator[Finding]:
+    """The statistics of a batch are noisy."""
+    found = []
+    for norm in filter(is_finite, examined.seen):
+        sample = norm.batch.sample
+        varies = sample.variance > norm.epsilon
+        if not varies.any() or not norm.layer.trainable:
+            continue
+        noise = float(np.sqrt(np.mean(sample.noise(norm.epsilon)[varies] ** 2)))
+        values = sample.values.count / sample.batches
+        if noise > 0.25 or values < 2:
+            found.append((values < 2, noise, values, norm))
+    if not found:
+        return
+    alone, noise, values, norm = max(found, key=lambda item: item[:2])
+    evidence = {"values": values, "noise": noise, "layers": len(found)}
+    yield Finding(
+        "small-batch",
+        "error" if alone else "warning",
+        norm.way,
+        "one value per channel and step: in training the output is β, whatever the input is"
+        if alone
+        else f"{values:.3g} values per channel and step: a batch's mean is off by {noise:.2g} σ",
+        evidence,
+        "larger batches, or keras.layers.GroupNormalization; fine-tuning: models.freeze(model)",
+    )
+
+
+def data_shift(examined: Examined) -> Iterator[Finding]:
+    """Validation data have other statistics than training data."""
+    shifted = []
+    for norm in filter(is_finite, examined.seen):
+        train, other = norm.batch.sample, norm.validation.sample
+        if not other.batches:
+            continue
+        noise = gap_between(other.mean, other.variance, train, norm.epsilon, inf)
+        gap = gap_between(
+            other.mean, other.variance, train, norm.epsilon, _worth(other, train, norm.epsilon)
+        )
+        if gap.matters and noise.is_real:
+            shifted.append((norm, gap))
+    if not shifted:
+        return
+    first = shifted[0][0] is examined.seen[0]
+    norm, gap = max(shifted, key=lambda pair: pair[1].size)
+    yield Finding(
+        "data-shift",
+        "warning" if first else "note",
+        norm.way,
+        f"validation data are {gap.size:.2g} σ off training data, in {len(shifted)} of "
+        f"{len(examined.seen)} layers"
+        + ("" if first else "; not in the first: shifted, or learnt by heart"),
+        {"gap": gap.size, "layers": len(shifted)},
+        "prepare validation data as training data; if they are what it will meet, "
+        "models.recalibrate(model, validation) adapts the averages",
+    )
+
+
+def _worth(other: Any, sample: Any, epsilon: float) -> float:
+    """Return how many batches of one sample the other one is worth."""
+    a, b = np.mean(sample.noise(epsilon) ** 2), np.mean(other.noise(epsilon) ** 2)
+    return float(other.batches * a / max(b, 1e-30)) or 1e-9
+
+
+def padding_counts(examined: Examined) -> Iterator[Finding]:
+    """A mask exists, but does not arrive."""
+    for norm in examined.seen:
+        if norm.mask_lost > 0:
+            yield Finding(
+                "padding-counts",
+                "error",
+                norm.way,
+                f"{norm.mask_lost:.0%} of the positions are padding by a mask that does not arrive "
+                "here: they count",
+                {"share": norm.mask_lost},
+                "set `supports_masking = True` in the layer that drops the mask",
+            )
+
+
+def replicas(examined: Examined) -> Iterator[Finding]:
+    """Each replica has statistics of its own."""
+    for norm in examined.norms:
+        copies = getattr(getattr(norm.layer.moving_mean, "value", None), "values", ())
+        if len(copies) < 2 or getattr(norm.layer, "synchronized", False):
+            continue
+        values = np.stack([np.asarray(copy) for copy in copies])
+        spread = np.sqrt(np.maximum(norm.variance, 0) + norm.epsilon)
+        apart = float(np.sqrt(np.mean(((values - values.mean(0)) / spread) ** 2)))
+        yield Finding(
+            "replicas",
+            "warning",
+            norm.way,
+            f"each of {len(copies)} replicas normalizes by its share of the batch; their averages "
+            f"are {apart:.2g} σ apart, and a file gets those of the first",
+            {"replicas": len(copies), "apart": apart},
+            "BatchNormalization(synchronized=True)",
+        )

@@ -1,0 +1,87 @@
+"""In which mode the layer and the model are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .._examined import Examined
+from .._fit import gap_of, is_finite, is_forced
+from ..report import Finding
+from .words import RECALIBRATE
+
+__all__ = ["inference_forced", "modes_disagree", "training_forced"]
+
+
+def modes_disagree(examined: Examined) -> Iterator[Finding]:
+    """The model gives other outputs in inference mode than in training mode."""
+    if not examined.finite_outputs:
+        return
+    now, noise = examined.batch_against_inference, examined.batch_against_right
+    if now.size > 0.25:
+        evidence = {"apart": now.size, "noise": noise.size}
+        message = f"outputs in training and inference mode differ by {now.size:.2g} σ"
+        if now.loss is not None:
+            evidence |= {"loss_inference": now.loss[0], "loss_batch": now.loss[1]}
+            message += f" (loss {now.loss[0]:.3g} against {now.loss[1]:.3g})"
+        worst = sorted(filter(is_finite, examined.seen), key=lambda norm: -gap_of(norm).size)[:3]
+        message += f"; with the right averages, by {noise.size:.2g}"
+        if now.size > 2 * noise.size:
+            message += "; most off are " + ", ".join(norm.way for norm in worst)
+        severity = "error" if now.size > max(2 * noise.size, 0.5) else "warning"
+        yield Finding("modes-disagree", severity, "", message, evidence, "see the other findings")
+        return
+    other = examined.training_against_batch
+    normal = all(norm.training.moved or not norm.training.sample.batches for norm in examined.seen)
+    apart = other.on_average if examined.is_random else other.size
+    if normal and apart > (0.3 if examined.is_random else 0.05):
+        yield Finding(
+            "modes-disagree",
+            "error",
+            "",
+            f"outputs in training and inference mode differ by {apart:.2g} σ, and not by batch "
+            "normalization: another layer does something else in training",
+            {"apart": apart},
+            "dropout has to keep the mean: it divides what it keeps by the share that it keeps",
+        )
+
+
+def inference_forced(examined: Examined) -> Iterator[Finding]:
+    """The layer is called with training=False while its model trains."""
+    for norm in filter(is_finite, examined.seen):
+        if not is_forced(norm):
+            continue
+        fits = not gap_of(norm).matters
+        yield Finding(
+            "inference-forced",
+            "note" if fits else "error",
+            norm.way,
+            "it stays in inference mode though the model trains"
+            + ("; its averages fit, as in fine-tuning" if fits else ", so it normalizes nothing"),
+            {},
+            "hand `training` on in the `call` around it",
+        )
+
+
+def training_forced(examined: Examined) -> Iterator[Finding]:
+    """The layer is called with training=True while its model does not train."""
+    for norm in examined.seen:
+        if norm.inference.moved:
+            yield Finding(
+                "training-forced",
+                "error",
+                norm.way,
+                "it stays in training mode in inference: each answer depends on the batch",
+                {},
+                "hand `training` on in the `call` around it, then " + RECALIBRATE,
+            )
+        elif norm.written is not None:
+            code = "training-forced" if norm.written else "inference-forced"
+            yield Finding(
+                code,
+                "warning" if norm.written else "note",
+                norm.way,
+                f"training={norm.written} is written into the graph: model(x) follows it; fit, "
+                "evaluate, predict and model(x, training=…) do not",
+                {},
+                "build the model without it",
+            )

@@ -1,0 +1,141 @@
+"""Examine what costs nothing, while a model trains."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+
+from ..models.find import find_batch_norms
+from .report import Finding
+
+__all__ = ["Watch"]
+
+
+class Watch(keras.callbacks.Callback):  # type: ignore[misc]
+    """A callback for ``fit`` that warns, once each, of what can be seen without more passes.
+
+    That averages do not move while their model trains (``averages-never-moved``), that averages
+    or parameters are not finite (``not-finite``) or a variance is negative (``negative-variance``),
+    and that the training that is left is too short for the momentum (``averages-lag``).
+
+    Parameters
+    ----------
+    every
+        How many training steps lie between two looks; the first comes after so many. An epoch's
+        end is a look as well.
+
+    Attributes
+    ----------
+    findings
+        What it warned of, as a list of `Finding`.
+
+    Examples
+    --------
+    >>> import keras, numpy as np
+    >>> from bn_tutorial import doctor
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(momentum=1.0)])
+    >>> model.compile("sgd", "mse", jit_compile=False)
+    >>> watch = doctor.Watch()
+    >>> x = np.float32([[1, 2], [3, 4]])
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     history = model.fit(x, x, verbose=0, callbacks=[watch])
+    >>> [finding.code for finding in watch.findings]
+    ['averages-never-moved']
+    """
+
+    def __init__(self, every: int = 100) -> None:
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every must be 1 or more, got {every}")
+        self.every = every
+        self.findings: list[Finding] = []
+        self._steps = 0
+        self._start: dict[str, Any] = {}
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Take down where the averages start, and whether there is time enough for them."""
+        self._steps = 0
+        self._start = {way: norm.moving_mean.numpy() for way, norm in self._norms() if norm.built}
+        epochs, steps = (self.params or {}).get("epochs"), (self.params or {}).get("steps")
+        if not epochs or not steps:
+            return
+        for way, norm in self._norms():
+            left = norm.momentum ** (epochs * steps)
+            if norm.trainable and 0.01 < left < 1:
+                self._warn(
+                    Finding(
+                        "averages-lag",
+                        "warning",
+                        way,
+                        f"after the {epochs * steps} steps to come, {left:.0%} of its averages "
+                        f"will be what they are now, at a momentum of {norm.momentum:g}",
+                        {"steps": epochs * steps, "left": left},
+                        "a smaller momentum, or models.recalibrate(model, train) at the end",
+                    )
+                )
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Look, every so many steps."""
+        self._steps += 1
+        if self._steps % self.every == 0:
+            self._look()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Look."""
+        self._look()
+
+    def _norms(self) -> list[tuple[str, Any]]:
+        return find_batch_norms(self.model)
+
+    def _look(self) -> None:
+        for way, norm in self._norms():
+            mean, variance = norm.moving_mean.numpy(), norm.moving_variance.numpy()
+            names = [v.name for v in norm.variables if not np.isfinite(v.numpy()).all()]
+            if names:
+                self._warn(
+                    Finding(
+                        "not-finite",
+                        "error",
+                        way,
+                        f"{' and '.join(names)}: not finite",
+                        {"steps": self._steps},
+                        "stop; look for the first values that are not finite",
+                    )
+                )
+            elif (variance < 0).any():
+                self._warn(
+                    Finding(
+                        "negative-variance",
+                        "error",
+                        way,
+                        "the moving variance is negative",
+                        {"steps": self._steps},
+                        "models.recalibrate(model, train)",
+                    )
+                )
+            start = self._start.setdefault(way, mean)
+            if norm.trainable and start is not mean and np.array_equal(start, mean):
+                self._warn(
+                    Finding(
+                        "averages-never-moved",
+                        "error",
+                        way,
+                        f"the averages did not move in {self._steps} steps",
+                        {"steps": self._steps},
+                        "call it with training=True in training; momentum < 1",
+                    )
+                )
+
+    def _warn(self, finding: Finding) -> None:
+        known = {(known.code, known.layer) for known in self.findings}
+        if (finding.code, finding.layer) in known:
+            return
+        self.findings.append(finding)
+        where = finding.layer
+        warnings.warn(
+            f"{finding.code}: {where}: {finding.message} → {finding.remedy}", stacklevel=2
+        )
