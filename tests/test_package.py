@@ -127,7 +127,7 @@ MAY_IMPORT = {
     "layers": {"tensorflow", "keras", "layers"},
     "migration": {"tensorflow", "numpy", "_checks"},  # TensorFlow where a checkpoint is opened
     "models": {"tensorflow", "keras", "numpy", "_checks", *REFERENCE, "layers", "models"},
-    "doctor": {"tensorflow", "keras", "numpy", "matplotlib", "_checks", "layers", "models", "doctor"},
+    "doctor": {*HEAVY, "keras", "numpy", "_checks", "layers", "models", "doctor"},
     "book": {*HEAVY, "numpy", "altair", "matplotlib_inline", "vl_convert", *REFERENCE, "book"},
 }
 

@@ -209,6 +209,7 @@ def run_pytest(row: Row, environment: Path, sources: Path, report: Path) -> None
     settings = {
         "TF_ENABLE_ONEDNN_OPTS": str(int(row.onednn)),
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        "BN_WARD": "all",  # of tests/doctor
         "MPLCONFIGDIR": str(environment / "matplotlib"),
     }
     log = report.with_name("output.txt")

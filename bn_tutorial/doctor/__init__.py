@@ -11,6 +11,8 @@ averages-lag          the averages are not (or no longer) those of the data
 frozen-mismatch       the same of a frozen layer
 data-shift            validation data have other statistics than training data
 small-batch           the statistics of a batch are noisy
+unlike-batches        the batches are no random draws: sorted, or of one kind each
+outliers              one example makes most of the variance of its batch
 modes-disagree        the model answers otherwise in training mode than in inference mode
 dropout-before        dropout gives the inputs another variance in training
 shared-layer          several places share one pair of averages

@@ -50,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _load_data(parser: argparse.ArgumentParser, path: Path) -> tuple[Any, Any]:
     """Return what is to be examined, and what to compare it with, or None."""
     try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError) as error:
+        with path.open("rb") as file, np.load(file) as found:
+            arrays = {name: found[name] for name in found.files}
+    except Exception as error:  # of many kinds, as files are
         parser.error(f"{path} is not an .npz file: {error}")
     known = {*NAMES, *(f"{name}_validation" for name in NAMES)}
     if "x" not in arrays or not set(arrays) <= known:
@@ -72,7 +72,7 @@ def _load_model(parser: argparse.ArgumentParser, path: Path) -> Any:
         parser.error(f"there is no {path}")
     try:
         return keras.models.load_model(path)
-    except (ValueError, OSError, TypeError) as error:
+    except Exception as error:  # of many kinds, as files are
         parser.error(f"{path} is no model that Keras can load: {error}")
 
 

@@ -56,7 +56,8 @@ class Norm:
     is_random_before: bool = False
     relu_after: str | None = None
     mask_lost: float = 0.0  # the share of positions that a mask which did not arrive leaves out
-    channel_axis: int | None = None  # of the layer before or after it
+    channel_axis: int | None = None  # of the convolution before, or else after it
+    axis_from_before: bool = False
     rank: int = 0  # of its inputs
 
     def __post_init__(self) -> None:
@@ -123,6 +124,7 @@ class Examined:
     batch_against_right: Outputs = field(default_factory=Outputs)
     training_against_batch: Outputs = field(default_factory=Outputs)
     is_random: bool = False  # whether anything is, in training mode
+    trains_by_default: str | None = None  # a layer whose `call` has training=True by default
     step_failed: str | None = None  # what the model's own `train_step` raised
     finite_inputs: bool = True
     finite_outputs: bool = True
@@ -298,7 +300,7 @@ class Passes:
             for at in trace.backwards(number(inputs)):
                 axis = _channel_axis(trace.layers.get(at), inputs.shape.rank)
                 if axis is not None or at in outputs_of:
-                    norm.channel_axis = axis
+                    norm.channel_axis, norm.axis_from_before = axis, axis is not None
                     break
         for layer, sources in trace.calls:
             axis = _channel_axis(layer, None)

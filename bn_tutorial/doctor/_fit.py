@@ -116,14 +116,14 @@ def averages_cost(examined: Examined) -> bool:
     """Whether the outputs in inference mode suffer from the averages.
 
     They do if they are further from those with the right averages than the statistics of a single
-    batch bring them, and the loss, if there is one, is higher for it.
+    batch bring them, and the loss, if there is one, is a tenth higher for it, or more.
     """
     now = examined.right_against_inference
     if not examined.finite_outputs or not now.count:
         return examined.batch_against_inference.size > COST
     if now.size <= max(examined.batch_against_right.size, COST):
         return False
-    return now.loss is None or now.loss[0] > now.loss[1]
+    return now.loss is None or now.loss[0] - now.loss[1] > COST * abs(now.loss[1])
 
 
 def _as_array(variable: Any) -> Array:

@@ -33,6 +33,8 @@ class Sample:
     variances: Measured = field(default_factory=Measured)
     example_means: Measured = field(default_factory=Measured)  # one per example
     example_variances: Measured = field(default_factory=Measured)
+    shares: Measured = field(default_factory=Measured)  # of one example in its batch
+    peaks: Measured = field(default_factory=Measured)  # the largest share of an example in squares
     largest: float = 0.0
 
     def add(self, batch: ExampleMoments) -> None:
@@ -49,6 +51,10 @@ class Sample:
         self.variances.add(1, variance, nothing)
         self.example_means.add(len(means), means.mean(0), means.var(0))
         self.example_variances.add(len(means), around.mean(0), around.var(0))
+        self.shares.add(1, np.full(1, 1 / len(means)), np.zeros(1))
+        squares = around * batch.counts[there]
+        peaks = squares.max(0) / np.maximum(squares.sum(0), 1e-300)
+        self.peaks.add(1, peaks, nothing)
         self.largest = max(self.largest, batch.largest)
 
     @property
@@ -65,18 +71,29 @@ class Sample:
 
     def scatter(self) -> tuple[Array, Array]:
         """Return the variances that the mean and the variance of one batch have by chance."""
-        pairs = (self.means, self.example_means), (self.variances, self.example_variances)
-        return tuple(self._scatter(batches, examples) for batches, examples in pairs)  # type: ignore[return-value]
-
-    def _scatter(self, batches: Measured, examples: Measured) -> Array:
-        by_example = examples.variance / (examples.count / batches.count)
-        if batches.count < 8:  # too few to judge by
+        by_example, by_batch = self._by_example(), self._by_batch()
+        if self.batches < 8:  # too few to judge by
             return by_example
-        return np.maximum(by_example, batches.variance * batches.count / (batches.count - 1))
+        mean, variance = (np.maximum(*pair) for pair in zip(by_example, by_batch, strict=True))
+        return mean, variance
 
     def noise(self, epsilon: float) -> Array:
-        """Return the deviation of one batch's mean, in standard deviations of the values."""
-        return np.sqrt(self.scatter()[0] / (self.variance + epsilon))
+        """Return the deviation of a batch's mean in σ, were the batch drawn at random."""
+        return np.sqrt(self._by_example()[0] / (self.variance + epsilon))
+
+    def unlikeness(self) -> float:
+        """Return how much more batches scatter than batches drawn at random: about 1 for those."""
+        by_example, by_batch = self._by_example()[0], self._by_batch()[0]
+        varies = by_example > 0
+        return float(np.mean(by_batch[varies] / by_example[varies])) if varies.any() else 0.0
+
+    def _by_example(self) -> tuple[Array, Array]:
+        share = self.shares.mean
+        return self.example_means.variance * share, self.example_variances.variance * share
+
+    def _by_batch(self) -> tuple[Array, Array]:
+        unbiased = self.batches / max(self.batches - 1, 1)
+        return self.means.variance * unbiased, self.variances.variance * unbiased
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
 
 from ..models._graph import Graph, unwrapped
 
-__all__ = ["modes_written"]
+__all__ = ["modes_written", "trains_by_default"]
 
 
 def modes_written(model: Any) -> dict[int, bool]:
@@ -21,3 +22,12 @@ def modes_written(model: Any) -> dict[int, bool]:
                 if mode is not None:
                     found[id(unwrapped(node.operation)[0])] = bool(mode)
     return found
+
+
+def trains_by_default(model: Any) -> str | None:
+    """Return the name of a layer whose ``call`` has training=True by default, or None."""
+    for layer in model._flatten_layers():
+        parameter = inspect.signature(layer.call).parameters.get("training")
+        if parameter is not None and parameter.default is True:
+            return str(layer.name)
+    return None

@@ -10,12 +10,12 @@ from typing import Any
 import keras
 
 from ..models._batches import batches_of, examples_in
+from ..models._inside import batch_norms_of
 from ..models._state import build_on, unchanged, variables_of
 from ..models._types import Layer
-from ..models.find import find_batch_norms
 from ._examined import Examined, Norm, Passes
 from ._rules import RULES, modes_disagree
-from ._written import modes_written
+from ._written import modes_written, trains_by_default
 from .report import SEVERITIES, Finding, LayerStatistics, Report
 
 __all__ = ["examine"]
@@ -30,7 +30,7 @@ SLOW = 5.0  # seconds, after which there is a progress bar
 EXPLAINS = {
     *("averages-never-moved", "averages-lag", "frozen-mismatch", "dropout-before", "small-batch"),
     *("shared-layer", "padding-counts", "inference-forced", "training-forced", "replicas"),
-    *("not-finite", "negative-variance"),
+    *("not-finite", "negative-variance", "unlike-batches", "outliers"),
 }
 
 
@@ -63,10 +63,11 @@ def examine(
         A model of any kind, or a layer that holds others. Batch normalizations are found as by
         `bn_tutorial.models.find_batch_norms`.
     train
-        What it is trained on, in the batches in which it is trained, and shuffled: arrays (``x``,
-        or a tuple ``(x, y)`` or ``(x, y, sample_weight)``), or what yields batches of them, such as
-        a `tf.data.Dataset`, a `keras.utils.PyDataset`, a list or a generator. With ``y`` and a
-        compiled loss, the report has losses.
+        What it is trained on, in the batches in which it is trained: arrays (``x``, or a tuple
+        ``(x, y)`` or ``(x, y, sample_weight)``), which are shuffled as ``fit`` does it, or what
+        yields batches of them, such as a `tf.data.Dataset`, a `keras.utils.PyDataset`, a list or a
+        generator. (So a list is a list of batches; several inputs make a tuple ``([a, b], y)``, or
+        a dictionary.) With ``y`` and a compiled loss, the report has losses.
     validation
         Other data, to be compared with ``train``, in any of these forms; or None.
     steps
@@ -87,7 +88,8 @@ def examine(
     TypeError
         If ``model`` is neither a model nor a layer, or data yield no batches.
     ValueError
-        If there are no batches. What the model raises on the data is raised as it is.
+        If there are no batches, or ``steps_per_epoch`` is no positive number. What the model raises
+        on the data is raised as it is.
 
     Examples
     --------
@@ -98,14 +100,18 @@ def examine(
     >>> model = keras.Sequential([keras.Input((3,)), *stack])
     >>> x = np.random.default_rng(0).normal(size=(64, 3))
     >>> [(finding.code, finding.severity) for finding in doctor.examine(model, x).findings]
-    [('averages-never-moved', 'note'), ('useless-bias', 'note')]
+    [('averages-never-moved', 'note'), ('useless-bias', 'note'), ('modes-disagree', 'note')]
     """
-    find_batch_norms(model)  # refuses what is no model
-    batches = batches_of(train, MOST if steps is None else steps, batch_size, "train")
+    _refuse_what_cannot_be_called(model)
+    if steps_per_epoch is not None and not steps_per_epoch > 0:
+        raise ValueError(f"steps_per_epoch must be positive, got {steps_per_epoch}")
+    batches = batches_of(
+        train, MOST if steps is None else steps, batch_size, "train", shuffled=True
+    )
     first = next(batches)
     build_on(model, first[0])
     written = modes_written(model)
-    norms = [Norm(way, norm, written.get(id(norm))) for way, norm in find_batch_norms(model)]
+    norms = [Norm(way, norm, written.get(id(norm))) for way, norm in batch_norms_of(model)]
     progress = _Progress(steps)
     examples = 0
     with unchanged(model):
@@ -117,20 +123,37 @@ def examine(
             progress.show(step + 1)
             if steps is None and examples >= ENOUGH_EXAMPLES and step + 1 >= FEWEST:
                 break
+        progress.end()
         if validation is not None:
-            for batch in batches_of(validation, step + 1, batch_size, "validation"):
+            for batch in batches_of(validation, step + 1, batch_size, "validation", shuffled=True):
                 passes.validate(batch)
         examined = passes.examined
         examined.steps_per_epoch = steps_per_epoch
+        examined.trains_by_default = trains_by_default(model)
         findings = [finding for rule in RULES for finding in rule(examined)]
         findings += _of_the_whole(examined, findings)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Report(tuple(findings), _statistics(examined), examined.steps, examples)
 
 
+def _refuse_what_cannot_be_called(model: Any) -> None:
+    """Raise a TypeError for what is no model, or only holds models, as many a GAN does."""
+    norms = batch_norms_of(model)
+    if isinstance(model, keras.Model) and type(model).call is keras.Model.call:
+        inside = sorted({way.split("/")[0] for way, _ in norms})
+        raise TypeError(
+            f"{type(model).__name__} has no `call`; examine what is in it, on what that is called "
+            f"on: {', '.join(inside)}"
+        )
+
+
 def _of_the_whole(examined: Examined, findings: list[Finding]) -> list[Finding]:
     """Return whether the modes disagree; only a note where something that was found explains it."""
-    found = {finding.code for finding in findings if finding.severity != "note"}
+    found = {
+        finding.code
+        for finding in findings
+        if finding.severity != "note" or finding.code == "averages-never-moved"  # a new model
+    }
     whole = list(modes_disagree(examined))
     if not (causes := ", ".join(sorted(found & EXPLAINS))):
         return whole
@@ -163,10 +186,18 @@ class _Progress:
         self._steps = steps
         self._began = time.monotonic()
         self._bar: Any = None
+        self._done = 0
 
     def show(self, done: int) -> None:
         """Show that so many batches are done."""
         if self._bar is None and time.monotonic() - self._began > SLOW:
             self._bar = keras.utils.Progbar(self._steps, unit_name="batch")
+        self._done = done
         if self._bar is not None:
             self._bar.update(done)
+
+    def end(self) -> None:
+        """Complete the bar, wherever it stands."""
+        if self._bar is not None:
+            self._bar.target = self._done
+            self._bar.update(self._done, finalize=True)

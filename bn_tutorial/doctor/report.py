@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,8 +51,9 @@ class Finding:
         return f"wrong-{self.code}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it as what JSON can hold."""
-        return {**vars(self), "evidence": dict(self.evidence), "chapter": self.chapter}
+        """Return all of it as what JSON can hold: None where evidence is not finite."""
+        evidence = {name: v if math.isfinite(v) else None for name, v in self.evidence.items()}
+        return {**vars(self), "evidence": evidence, "chapter": self.chapter}
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,15 @@ class LayerStatistics:
 
     ``mean`` and ``variance`` are those of all its inputs in training mode but without dropout,
     while every batch normalization uses the statistics of the batch.
+
+    Examples
+    --------
+    >>> import keras, numpy as np
+    >>> from bn_tutorial import doctor
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.BatchNormalization(name="norm")])
+    >>> [layer] = doctor.examine(model, np.arange(64.0)[:, None]).layers
+    >>> layer.layer, float(layer.moving_mean[0]), float(layer.mean[0])
+    ('norm', 0.0, 31.5)
     """
 
     layer: str
@@ -74,8 +85,19 @@ class LayerStatistics:
 class Report:
     """What an examination found, worst first; ``print`` shows it, and a notebook as a table.
 
+    Shown, findings of one code and severity are one line, with the layer that has most of it.
     ``layers`` has the statistics of the batch normalizations that were called, in that order;
     ``steps`` and ``examples`` say how much of the data was used.
+
+    Examples
+    --------
+    >>> from bn_tutorial.doctor import Finding, Report
+    >>> bias = Finding("useless-bias", "note", "norm", "a bias before it", {}, "use_bias=False")
+    >>> print(Report((bias,), (), 8, 256))
+    0 batch normalizations, 8 batches, 256 examples
+    note     useless-bias  norm
+             a bias before it
+             → use_bias=False
     """
 
     findings: tuple[Finding, ...]
@@ -125,13 +147,24 @@ class Report:
         norms = "1 batch normalization" if count == 1 else f"{count} batch normalizations"
         return f"{norms}, {self.steps} batches, {self.examples} examples"
 
+    def _folded(self) -> list[tuple[Finding, str]]:
+        """Return one finding of each severity and code, and where it was found."""
+        groups: dict[tuple[str, str], list[Finding]] = {}
+        for finding in self.findings:
+            groups.setdefault((finding.severity, finding.code), []).append(finding)
+        folded = []
+        for same in groups.values():
+            worst = max(same, key=lambda finding: finding.evidence.get("gap", 0.0))
+            more = f" and {len(same) - 1} more" if len(same) > 1 else ""
+            folded.append((worst, (worst.layer or "the whole model") + more))
+        return folded
+
     def __str__(self) -> str:
         if not self.findings:
             return f"nothing found: {self._examined()}"
         width = max(len(finding.code) for finding in self.findings)
         lines = [self._examined()]
-        for finding in self.findings:
-            where = finding.layer or "the whole model"
+        for finding, where in self._folded():
             lines.append(f"{finding.severity:7}  {finding.code:{width}}  {where}")
             for text in (finding.message, f"→ {finding.remedy}"):
                 lines.append(textwrap.indent(textwrap.fill(text, 90), " " * 9))
@@ -142,10 +175,7 @@ class Report:
     def _repr_html_(self) -> str:
         if not self.findings:
             return f"<p>{html.escape(str(self))}</p>"
-        rows = [
-            (f.severity, f.code, f.layer or "the whole model", f.message, f.remedy)
-            for f in self.findings
-        ]
+        rows = [(f.severity, f.code, where, f.message, f.remedy) for f, where in self._folded()]
         head = ("severity", "code", "layer", "what was found", "what to do")
         return (
             f"<table><caption>{html.escape(self._examined())}</caption>"

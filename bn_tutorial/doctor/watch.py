@@ -9,6 +9,8 @@ import keras
 import numpy as np
 
 from ..models.find import find_batch_norms
+from ._examined import Norm
+from ._fit import is_at_start
 from .report import Finding
 
 __all__ = ["Watch"]
@@ -17,9 +19,9 @@ __all__ = ["Watch"]
 class Watch(keras.callbacks.Callback):  # type: ignore[misc]
     """A callback for ``fit`` that warns, once each, of what can be seen without more passes.
 
-    That averages do not move while their model trains (``averages-never-moved``), that averages
-    or parameters are not finite (``not-finite``) or a variance is negative (``negative-variance``),
-    and that the training that is left is too short for the momentum (``averages-lag``).
+    That averages stay as they were made (``averages-never-moved``), that averages or parameters are
+    not finite (``not-finite``) or a variance is negative (``negative-variance``), and that the
+    training that is left is too short for the momentum (``averages-lag``).
 
     Parameters
     ----------
@@ -42,6 +44,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
     >>> x = np.float32([[1, 2], [3, 4]])
     >>> import warnings
     >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
     ...     history = model.fit(x, x, verbose=0, callbacks=[watch])
     >>> [finding.code for finding in watch.findings]
     ['averages-never-moved']
@@ -54,12 +57,10 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self.every = every
         self.findings: list[Finding] = []
         self._steps = 0
-        self._start: dict[str, Any] = {}
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Take down where the averages start, and whether there is time enough for them."""
+        """Say whether there is time enough for the averages."""
         self._steps = 0
-        self._start = {way: norm.moving_mean.numpy() for way, norm in self._norms() if norm.built}
         epochs, steps = (self.params or {}).get("epochs"), (self.params or {}).get("steps")
         if not epochs or not steps:
             return
@@ -93,7 +94,8 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _look(self) -> None:
         for way, norm in self._norms():
-            mean, variance = norm.moving_mean.numpy(), norm.moving_variance.numpy()
+            if not norm.built:
+                continue
             names = [v.name for v in norm.variables if not np.isfinite(v.numpy()).all()]
             if names:
                 self._warn(
@@ -106,7 +108,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
                         "stop; look for the first values that are not finite",
                     )
                 )
-            elif (variance < 0).any():
+            elif (norm.moving_variance.numpy() < 0).any():
                 self._warn(
                     Finding(
                         "negative-variance",
@@ -117,14 +119,13 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
                         "models.recalibrate(model, train)",
                     )
                 )
-            start = self._start.setdefault(way, mean)
-            if norm.trainable and start is not mean and np.array_equal(start, mean):
+            if norm.trainable and is_at_start(Norm(way, norm)):
                 self._warn(
                     Finding(
                         "averages-never-moved",
                         "error",
                         way,
-                        f"the averages did not move in {self._steps} steps",
+                        f"the averages are as they were made, after {self._steps} steps",
                         {"steps": self._steps},
                         "call it with training=True in training; momentum < 1",
                     )

@@ -16,20 +16,25 @@ Batch = tuple[Any, Any, Any]
 
 
 def batches_of(
-    data: Any, steps: int | None = None, batch_size: int | None = None, name: str = "data"
+    data: Any,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    name: str = "data",
+    *,
+    shuffled: bool = False,
 ) -> Iterator[Batch]:
     """Yield up to ``steps`` batches ``(x, y, sample_weight)``; what is not there is None.
 
     ``data`` is an array or a dictionary of arrays (``x``), a tuple ``(x, y)`` or ``(x, y, w)`` of
     them, or yields batches of these forms: a `tf.data.Dataset`, a Keras `PyDataset`, a list, a
     generator. In a tuple or a dictionary, ``x`` may be of any structure of arrays. The last batch
-    may be smaller.
+    may be smaller. ``shuffled`` arrays are mixed first, as ``fit`` does it.
     """
     for value, argument in ((steps, "steps"), (batch_size, "batch_size")):
         if value is not None and (not isinstance(value, int | np.integer) or value < 1):
             raise ValueError(f"{argument} must be a positive integer or None, got {value!r}")
     if _is_arrays(data):
-        raw: Iterable[Any] = _slices(data, 32 if batch_size is None else batch_size, name)
+        raw: Iterable[Any] = _slices(data, batch_size or 32, name, shuffled)
     elif batch_size is not None:
         raise ValueError(
             f"batch_size is for arrays; {name} is a {type(data).__name__}, which yields batches"
@@ -57,7 +62,7 @@ def _is_arrays(data: Any, inside: bool = False) -> bool:
     return hasattr(data, "shape") and hasattr(data, "__getitem__")
 
 
-def _slices(data: Any, batch_size: int, name: str) -> Iterator[Any]:
+def _slices(data: Any, batch_size: int, name: str, shuffled: bool) -> Iterator[Any]:
     """Yield batches of arrays, the last one maybe smaller."""
     shapes = keras.tree.map_structure(
         lambda array: None if array is None else tuple(np.shape(array)), data
@@ -71,11 +76,16 @@ def _slices(data: Any, batch_size: int, name: str) -> Iterator[Any]:
     [(size,)] = sizes
     if not size:
         raise ValueError(f"{name} has no examples: the shapes are {shapes}")
+    order = np.random.default_rng(0).permutation(size) if shuffled else np.arange(size)
     for start in range(0, size, batch_size):
-        rows = slice(start, start + batch_size)
-        yield keras.tree.map_structure(
-            lambda array, rows=rows: None if array is None else array[rows], data
-        )
+        rows = np.sort(order[start : start + batch_size])
+        yield keras.tree.map_structure(lambda array, rows=rows: _rows_of(array, rows), data)
+
+
+def _rows_of(array: Any, rows: Any) -> Any:
+    if array is None:
+        return None
+    return tf.gather(array, rows) if tf.is_tensor(array) else array[rows]
 
 
 def _yielded(data: Any, to_the_end: bool, name: str) -> Iterable[Any]:

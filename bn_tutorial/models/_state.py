@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from tensorflow.python.eager import context
 from tensorflow.python.ops import stateful_random_ops
 
 __all__ = ["Randomness", "build_on", "eagerly", "kept", "unchanged", "variables_of"]
+
+KERAS_SEEDS = "global_seed_generator"  # what Keras calls it; before 3.13 it has no constant
 
 
 def build_on(model: Any, x: Any) -> None:
@@ -150,7 +151,7 @@ class Randomness:
 
 def _random_state() -> dict[str, Any]:
     """Return the states of the generators of Python, NumPy, Keras and TensorFlow."""
-    shared = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    shared = global_state.get_global_attribute(KERAS_SEEDS)
     generator = stateful_random_ops.global_generator
     return {
         "python": random.getstate(),
@@ -165,7 +166,7 @@ def _set_random_state(state: Mapping[str, Any]) -> None:
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])  # noqa: NPY002
     shared, value = state["keras"] or (None, None)
-    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, shared)
+    global_state.set_global_attribute(KERAS_SEEDS, shared)
     if shared is not None:
         shared.state.assign(value)
     generator, value = state["tensorflow"] or (None, None)

@@ -49,10 +49,10 @@ def recalibrate(
     model
         A model of any kind, or a layer. It must run eagerly.
     data
-        What it was trained on: arrays (``x``, or a tuple ``(x, y)``, of which y is not used), or
-        what yields batches of them, such as a `tf.data.Dataset`, a `keras.utils.PyDataset`, a list
-        or a generator. Take batches as large as in training; of smaller ones the deeper layers see
-        more noise.
+        What it was trained on, mixed: arrays (``x``, or a tuple ``(x, y)``, of which y is not
+        used), which are taken in their order, or what yields batches of them, such as a
+        `tf.data.Dataset`, a `keras.utils.PyDataset`, a list or a generator. Take batches as large
+        as in training; of smaller ones, or of one class each, the deeper layers see something else.
     steps
         How many batches, at most; all if None.
     batch_size

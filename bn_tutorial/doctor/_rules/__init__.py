@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterator
 from .._examined import Examined
 from ..report import Finding
 from .averages import averages_lag, averages_never_moved, dropout_before, frozen_mismatch
-from .batches import data_shift, padding_counts, replicas, small_batch
+from .batches import (
+    data_shift,
+    outliers,
+    padding_counts,
+    replicas,
+    small_batch,
+    unlike_batches,
+)
 from .modes import inference_forced, modes_disagree, training_forced
 from .numbers import (
     always_on,
@@ -39,6 +46,8 @@ RULES: tuple[Rule, ...] = (
     replicas,
     twice_a_step,
     small_batch,
+    unlike_batches,
+    outliers,
     data_shift,
     half_precision,
     small_variance,

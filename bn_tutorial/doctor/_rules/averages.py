@@ -68,15 +68,26 @@ def _why_it_never_moved(examined: Examined, norm: Norm) -> tuple[str, str, str]:
         )
     if norm.layer.momentum >= 1:
         return "error", "momentum is 1", f"set momentum to 0.99 or less; {RECALIBRATE} now"
+    then = _after_training_with_the_start(examined)
     if norm.own_moves == 0:
         step = "`train_step` calls the model without training=True"
-        return "error", step, f"self(x, training=True) in it; {RECALIBRATE} now"
+        return "error", step, f"self(x, training=True) in it; {then}"
     return (
         "error",
         "it moves when the model is called with training=True, so the loop that trained it did not "
         "do so (or dropped the updates)",
-        f"model(x, training=True) in the loop; {RECALIBRATE} now",
+        f"model(x, training=True) in the loop; {then}",
     )
+
+
+def _after_training_with_the_start(examined: Examined) -> str:
+    """Say whether the right averages are good for weights that were trained without them."""
+    loss = examined.right_against_inference.loss
+    if loss is None:
+        return f"if it was trained in training mode, {RECALIBRATE} now, else train on first"
+    if loss[0] < loss[1]:
+        return f"train on, since the weights are used to these averages; {RECALIBRATE} after that"
+    return f"{RECALIBRATE} now"
 
 
 def averages_lag(examined: Examined) -> Iterator[Finding]:
@@ -98,15 +109,18 @@ def averages_lag(examined: Examined) -> Iterator[Finding]:
         if loss is not None:
             evidence |= {"loss_now": loss[0], "loss_recalibrated": loss[1]}
             message += f"; recalibrated, the loss is {loss[1]:.3g} instead of {loss[0]:.3g}"
+        train_on = (
+            f"train on: about {max(steps, 1)} more steps{_in_epochs(steps, examined)} at momentum "
+            f"{norm.layer.momentum:g}"
+        )
+        helps = loss is None or loss[1] <= loss[0]
         yield Finding(
             "averages-lag",
             "error" if costs else "note",
             norm.way,
             message,
             evidence,
-            f"{RECALIBRATE}, or train on: about {max(steps, 1)} more steps"
-            + _in_epochs(steps, examined)
-            + f" at a momentum of {norm.layer.momentum:g}",
+            f"{RECALIBRATE}, or {train_on}" if helps else train_on,
         )
 
 
@@ -122,10 +136,11 @@ def frozen_mismatch(examined: Examined) -> Iterator[Finding]:
         gap = gap_of(norm)
         if norm.layer.trainable or not gap.matters:
             continue
-        severe = gap.size > 1 and averages_cost(examined) and not is_at_start(norm)
+        costs = averages_cost(examined) and not is_at_start(norm)
+        worth = "warning" if costs or gap.size > 0.5 else "note"
         yield Finding(
             "frozen-mismatch",
-            "error" if severe else "warning",
+            "error" if costs and gap.size > 1 else worth,
             norm.way,
             f"the layer is frozen, with averages that are {gap.size:.2g} σ off this data",
             {"gap": gap.size},

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import inf
+from math import inf, sqrt
 from typing import Any
 
 import numpy as np
 
 from .._examined import Examined
-from .._fit import is_finite
+from .._fit import is_finite, momentum_of
 from .._sampling import gap_between
 from ..report import Finding
+from .words import and_others
 
-__all__ = ["data_shift", "padding_counts", "replicas", "small_batch"]
+__all__ = [
+    "data_shift",
+    "outliers",
+    "padding_counts",
+    "replicas",
+    "small_batch",
+    "unlike_batches",
+]
 
 
 def small_batch(examined: Examined) -> Iterator[Finding]:
-    """The statistics of a batch are noisy."""
+    """The statistics of a batch are noisy, or those of the few batches that averages remember."""
     found = []
     for norm in filter(is_finite, examined.seen):
         sample = norm.batch.sample
@@ -26,22 +34,69 @@ def small_batch(examined: Examined) -> Iterator[Finding]:
             continue
         noise = float(np.sqrt(np.mean(sample.noise(norm.epsilon)[varies] ** 2)))
         values = sample.values.count / sample.batches
-        if noise > 0.25 or values < 2:
-            found.append((values < 2, noise, values, norm))
+        momentum = min(momentum_of(norm), 1.0)
+        averaged = noise * sqrt((1 - momentum) / (1 + momentum))
+        if noise > 0.25 or values < 2 or averaged > 0.2:
+            found.append((values < 2, noise, averaged, values, norm))
     if not found:
         return
-    alone, noise, values, norm = max(found, key=lambda item: item[:2])
-    evidence = {"values": values, "noise": noise, "layers": len(found)}
-    yield Finding(
-        "small-batch",
-        "error" if alone else "warning",
-        norm.way,
-        "one value per channel and step: in training the output is β, whatever the input is"
-        if alone
-        else f"{values:.3g} values per channel and step: a batch's mean is off by {noise:.2g} σ",
-        evidence,
-        "larger batches, or keras.layers.GroupNormalization; fine-tuning: models.freeze(model)",
-    )
+    alone, noise, averaged, values, norm = max(found, key=lambda item: item[:2])
+    evidence = {"values": values, "noise": noise, "averaged": averaged, "layers": len(found)}
+    if alone:
+        message = "one value per channel and step: in training the output is β, whatever comes in"
+    else:
+        message = (
+            f"{values:,.0f} values per channel and step: a batch's mean is off by {noise:.2g} σ"
+        )
+    remedy = "larger batches, or keras.layers.GroupNormalization(groups=…); fine-tuning: freeze"
+    if averaged > 0.2:
+        message += f", and the averages, which remember few batches, by {averaged:.2g} σ"
+        remedy = f"a larger momentum than {norm.layer.momentum:g}; {remedy}"
+    severity = "error" if alone else "warning"
+    yield Finding("small-batch", severity, norm.way, message + and_others(found), evidence, remedy)
+
+
+def unlike_batches(examined: Examined) -> Iterator[Finding]:
+    """The batches are no random draws from the same data."""
+    found = []
+    for norm in filter(is_finite, examined.seen):
+        sample = norm.batch.sample
+        ratio = sample.unlikeness()
+        off = float(np.sqrt(np.mean(sample.means.variance / (sample.variance + norm.epsilon))))
+        if sample.batches >= 4 and ratio > (3 if sample.batches >= 8 else 5) and off > 0.1:
+            found.append((off, ratio, norm))
+    if found:
+        off, ratio, norm = max(found, key=lambda item: item[0])
+        yield Finding(
+            "unlike-batches",
+            "warning",
+            norm.way,
+            f"the means of the batches scatter by {off:.2g} σ, in variance {ratio:.2g} times what "
+            "random batches would: they are sorted, or of one kind each" + and_others(found),
+            {"scatter": off, "ratio": ratio, "layers": len(found)},
+            "shuffle, or mix the kinds in each batch",
+        )
+
+
+def outliers(examined: Examined) -> Iterator[Finding]:
+    """In a batch, one example makes most of the variance."""
+    found = []
+    for norm in filter(is_finite, examined.seen):
+        sample = norm.batch.sample
+        share = float(np.mean(sample.peaks.mean))
+        if share > 0.6 and sample.example_means.count / sample.batches >= 8:
+            found.append((share, norm))
+    if found:
+        share, norm = max(found, key=lambda item: item[0])
+        yield Finding(
+            "outliers",
+            "warning",
+            norm.way,
+            f"one example makes {share:.0%} of the variance of its batch, on average: the others "
+            "come out small beside it, and otherwise without it" + and_others(found),
+            {"share": share, "layers": len(found)},
+            "look at the largest examples; standardize or clip the data",
+        )
 
 
 def data_shift(examined: Examined) -> Iterator[Finding]:

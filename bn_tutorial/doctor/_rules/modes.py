@@ -16,22 +16,12 @@ def modes_disagree(examined: Examined) -> Iterator[Finding]:
     """The model gives other outputs in inference mode than in training mode."""
     if not examined.finite_outputs:
         return
-    now, noise = examined.batch_against_inference, examined.batch_against_right
-    if now.size > 0.25:
-        evidence = {"apart": now.size, "noise": noise.size}
-        message = f"outputs in training and inference mode differ by {now.size:.2g} σ"
-        if now.loss is not None:
-            evidence |= {"loss_inference": now.loss[0], "loss_batch": now.loss[1]}
-            message += f" (loss {now.loss[0]:.3g} against {now.loss[1]:.3g})"
-        worst = sorted(filter(is_finite, examined.seen), key=lambda norm: -gap_of(norm).size)[:3]
-        message += f"; with the right averages, by {noise.size:.2g}"
-        if now.size > 2 * noise.size:
-            message += "; most off are " + ", ".join(norm.way for norm in worst)
-        severity = "error" if now.size > max(2 * noise.size, 0.5) else "warning"
-        yield Finding("modes-disagree", severity, "", message, evidence, "see the other findings")
+    if examined.batch_against_inference.size > 0.25:
+        yield _by_batch_norm(examined)
         return
     other = examined.training_against_batch
     normal = all(norm.training.moved or not norm.training.sample.batches for norm in examined.seen)
+    normal = normal and not any(norm.training.unseen for norm in examined.norms)
     apart = other.on_average if examined.is_random else other.size
     if normal and apart > (0.3 if examined.is_random else 0.05):
         yield Finding(
@@ -43,6 +33,30 @@ def modes_disagree(examined: Examined) -> Iterator[Finding]:
             {"apart": apart},
             "dropout has to keep the mean: it divides what it keeps by the share that it keeps",
         )
+
+
+def _by_batch_norm(examined: Examined) -> Finding:
+    """Say what the statistics of the batch change, and whether right averages would mend it."""
+    now, right = examined.batch_against_inference, examined.batch_against_right
+    evidence = {"apart": now.size, "with_right_averages": right.size}
+    message = f"outputs in training and inference mode differ by {now.size:.2g} σ"
+    if now.loss is not None:
+        evidence |= {"loss_inference": now.loss[0], "loss_batch": now.loss[1]}
+        message += f" (loss {now.loss[0]:.3g} in inference, {now.loss[1]:.3g} in training)"
+    if now.size > 2 * right.size:
+        worst = sorted(filter(is_finite, examined.seen), key=lambda norm: -gap_of(norm).size)[:3]
+        severity, remedy = "error" if now.size > 0.5 else "warning", RECALIBRATE
+        message += "; the averages furthest off are those of " + ", ".join(n.way for n in worst)
+    elif right.on_average > 0.3:
+        severity, remedy = "warning", "look for a layer of your own that does more in training"
+        message += f", and with the right averages by {right.size:.2g}: they are not the cause"
+    else:
+        severity, remedy = "note", "larger batches, if it matters"
+        message += (
+            f", and with the right averages by {right.size:.2g}: it is the noise of the batches' "
+            "statistics"
+        )
+    return Finding("modes-disagree", severity, "", message, evidence, remedy)
 
 
 def inference_forced(examined: Examined) -> Iterator[Finding]:
@@ -64,6 +78,16 @@ def inference_forced(examined: Examined) -> Iterator[Finding]:
 
 def training_forced(examined: Examined) -> Iterator[Finding]:
     """The layer is called with training=True while its model does not train."""
+    if examined.trains_by_default and examined.seen:
+        name = examined.trains_by_default
+        yield Finding(
+            "training-forced",
+            "warning",
+            examined.seen[0].way,
+            f"the `call` of {name} has training=True by default: model(x) trains",
+            {},
+            "`training=None` in its signature",
+        )
     for norm in examined.seen:
         if norm.inference.moved:
             yield Finding(
@@ -72,7 +96,7 @@ def training_forced(examined: Examined) -> Iterator[Finding]:
                 norm.way,
                 "it stays in training mode in inference: each answer depends on the batch",
                 {},
-                "hand `training` on in the `call` around it, then " + RECALIBRATE,
+                "hand `training` on in the `call` that decides it, then " + RECALIBRATE,
             )
         elif norm.written is not None:
             code = "training-forced" if norm.written else "inference-forced"

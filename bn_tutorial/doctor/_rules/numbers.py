@@ -67,8 +67,8 @@ def negative_variance(examined: Examined) -> Iterator[Finding]:
                 "error",
                 norm.way,
                 f"the moving variance is negative in {share:.0%} of the channels, at least "
-                f"{norm.variance.min():.3g}",
-                {"share": share, "lowest": float(norm.variance.min())},
+                f"{np.nanmin(norm.variance):.3g}",
+                {"share": share, "lowest": float(np.nanmin(norm.variance))},
                 RECALIBRATE,
             )
 

@@ -21,12 +21,13 @@ def wrong_axis(examined: Examined) -> Iterator[Finding]:
         axis = norm.layer.axis % norm.rank
         yield Finding(
             "wrong-axis",
-            "error",
+            "error" if norm.axis_from_before else "warning",
             norm.way,
             f"axis {axis} is normalized, of size {len(norm.mean)}, but the "
             f"convolution next to it has its channels on axis {norm.channel_axis}",
             {"axis": axis, "channel_axis": norm.channel_axis},
-            f"BatchNormalization(axis={norm.channel_axis})",
+            f"BatchNormalization(axis={norm.channel_axis})"
+            + ("" if norm.axis_from_before else ", unless it is meant so"),
         )
 
 
