@@ -127,18 +127,23 @@ def test_an_outer_model_that_was_trained_goes_on_as_it_was_traced():
     assert moved(model, norm) == [False, False]
 
 
+# Keras 3.12 reads variables in a way that NumPy 2 deprecates.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_frozen_before_it_was_trained_the_optimizer_does_not_know_it():
     """As the docstring says: Keras raises, and compiling anew is the way."""
     norm = L.BatchNormalization()
     model = compiled(freeze(MODELS["Sequential"](norm)))
     assert moved(model, norm) == [False, False]
     unfreeze(model)
-    with pytest.raises(ValueError, match="Unknown variable"):
+    # Keras 3.12 fails while it writes this message.
+    with pytest.raises((ValueError, NotImplementedError), match=r"Unknown variable|numpy\(\)"):
         model.fit(X, Y, verbose=0)
     compiled(model)
     assert moved(model, norm) == [True, True]
 
 
+# Keras 3.12 reads variables in a way that NumPy 2 deprecates.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_inside_what_is_frozen_as_a_whole():
     """γ and β are trained unless the model itself is frozen; the averages move in any case."""
     norm = L.BatchNormalization()

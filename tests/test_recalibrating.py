@@ -596,6 +596,8 @@ def test_a_layer_that_is_not_called_is_left_alone_and_named():
     assert_stored(model.extra, [np.zeros(3), np.ones(3)])
 
 
+# TensorFlow's AutoGraph makes syntax trees in a way that Python 3.13 deprecates.
+@pytest.mark.filterwarnings("ignore:.*___pyct_anno:DeprecationWarning")
 def test_a_traced_function_that_stays_a_graph_is_named():
     class Frozen(Auxiliary):
         def build(self, shape):

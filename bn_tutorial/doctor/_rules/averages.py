@@ -19,7 +19,7 @@ from .._fit import (
     momentum_of,
 )
 from ..report import Finding
-from .words import RECALIBRATE
+from .words import RECALIBRATE, in_sigma
 
 __all__ = ["averages_lag", "averages_never_moved", "dropout_before", "frozen_mismatch"]
 
@@ -74,8 +74,8 @@ def _why_it_never_moved(examined: Examined, norm: Norm) -> tuple[str, str, str]:
         return "error", step, f"self(x, training=True) in it; {then}"
     return (
         "error",
-        "it moves when the model is called with training=True, so the loop that trained it did not "
-        "do so (or dropped the updates)",
+        "they move when the model is called with training=True, so the loop that trained it did "
+        "not do so (or dropped the updates)",
         f"model(x, training=True) in the loop; {then}",
     )
 
@@ -104,7 +104,7 @@ def averages_lag(examined: Examined) -> Iterator[Finding]:
         loss = examined.right_against_inference.loss
         evidence = {"gap": gap.size, "steps": float(steps)}
         message = (
-            f"the averages are {gap.size:.2g} σ off what the data give under the present weights"
+            f"the averages are {in_sigma(gap.size)} off those of the data under the present weights"
         )
         if loss is not None:
             evidence |= {"loss_now": loss[0], "loss_recalibrated": loss[1]}
@@ -142,7 +142,7 @@ def frozen_mismatch(examined: Examined) -> Iterator[Finding]:
             "frozen-mismatch",
             "error" if costs and gap.size > 1 else worth,
             norm.way,
-            f"the layer is frozen, with averages that are {gap.size:.2g} σ off this data",
+            f"the layer is frozen, with averages that are {in_sigma(gap.size)} off this data",
             {"gap": gap.size},
             f"feed what its averages were made from (preprocessing?), or {RECALIBRATE}",
         )
@@ -163,7 +163,7 @@ def dropout_before(examined: Examined) -> Iterator[Finding]:
             "warning",
             norm.way,
             f"dropout or noise makes its variance {ratio:.2g} times as large in training, and its "
-            f"averages fit that: in inference they are {gap.size:.2g} σ off",
+            f"averages fit that: in inference they are {in_sigma(gap.size)} off",
             {"ratio": ratio, "gap": gap.size},
             f"dropout after the last batch normalization; {RECALIBRATE} now",
         )

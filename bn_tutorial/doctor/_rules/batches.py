@@ -12,7 +12,7 @@ from .._examined import Examined
 from .._fit import is_finite, momentum_of
 from .._sampling import gap_between
 from ..report import Finding
-from .words import and_others
+from .words import and_others, in_sigma
 
 __all__ = [
     "data_shift",
@@ -46,11 +46,11 @@ def small_batch(examined: Examined) -> Iterator[Finding]:
         message = "one value per channel and step: in training the output is β, whatever comes in"
     else:
         message = (
-            f"{values:,.0f} values per channel and step: a batch's mean is off by {noise:.2g} σ"
+            f"{values:,.0f} values per channel and step: a batch's mean is off by {in_sigma(noise)}"
         )
     remedy = "larger batches, or keras.layers.GroupNormalization(groups=…); fine-tuning: freeze"
     if averaged > 0.2:
-        message += f", and the averages, which remember few batches, by {averaged:.2g} σ"
+        message += f"; the averages, which remember few batches, are off by {in_sigma(averaged)}"
         remedy = f"a larger momentum than {norm.layer.momentum:g}; {remedy}"
     severity = "error" if alone else "warning"
     yield Finding("small-batch", severity, norm.way, message + and_others(found), evidence, remedy)
@@ -71,8 +71,9 @@ def unlike_batches(examined: Examined) -> Iterator[Finding]:
             "unlike-batches",
             "warning",
             norm.way,
-            f"the means of the batches scatter by {off:.2g} σ, in variance {ratio:.2g} times what "
-            "random batches would: they are sorted, or of one kind each" + and_others(found),
+            f"the means of the batches scatter by {in_sigma(off)}, in variance {ratio:.2g} times "
+            "as much as those of random batches: they are sorted, or of one kind each"
+            + and_others(found),
             {"scatter": off, "ratio": ratio, "layers": len(found)},
             "shuffle, or mix the kinds in each batch",
         )
@@ -120,7 +121,7 @@ def data_shift(examined: Examined) -> Iterator[Finding]:
         "data-shift",
         "warning" if first else "note",
         norm.way,
-        f"validation data are {gap.size:.2g} σ off training data, in {len(shifted)} of "
+        f"validation data are {in_sigma(gap.size)} off training data, in {len(shifted)} of "
         f"{len(examined.seen)} layers"
         + ("" if first else "; not in the first: shifted, or learnt by heart"),
         {"gap": gap.size, "layers": len(shifted)},
@@ -164,7 +165,7 @@ def replicas(examined: Examined) -> Iterator[Finding]:
             "warning",
             norm.way,
             f"each of {len(copies)} replicas normalizes by its share of the batch; their averages "
-            f"are {apart:.2g} σ apart, and a file gets those of the first",
+            f"are {in_sigma(apart)} apart, and a file gets those of the first",
             {"replicas": len(copies), "apart": apart},
             "BatchNormalization(synchronized=True)",
         )

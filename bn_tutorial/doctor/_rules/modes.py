@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from .._examined import Examined
 from .._fit import gap_of, is_finite, is_forced
 from ..report import Finding
-from .words import RECALIBRATE
+from .words import RECALIBRATE, in_sigma
 
 __all__ = ["inference_forced", "modes_disagree", "training_forced"]
 
@@ -28,7 +28,7 @@ def modes_disagree(examined: Examined) -> Iterator[Finding]:
             "modes-disagree",
             "error",
             "",
-            f"outputs in training and inference mode differ by {apart:.2g} σ, and not by batch "
+            f"outputs in training and inference mode differ by {in_sigma(apart)}, and not by batch "
             "normalization: another layer does something else in training",
             {"apart": apart},
             "dropout has to keep the mean: it divides what it keeps by the share that it keeps",
@@ -39,7 +39,7 @@ def _by_batch_norm(examined: Examined) -> Finding:
     """Say what the statistics of the batch change, and whether right averages would mend it."""
     now, right = examined.batch_against_inference, examined.batch_against_right
     evidence = {"apart": now.size, "with_right_averages": right.size}
-    message = f"outputs in training and inference mode differ by {now.size:.2g} σ"
+    message = f"outputs in training and inference mode differ by {in_sigma(now.size)}"
     if now.loss is not None:
         evidence |= {"loss_inference": now.loss[0], "loss_batch": now.loss[1]}
         message += f" (loss {now.loss[0]:.3g} in inference, {now.loss[1]:.3g} in training)"

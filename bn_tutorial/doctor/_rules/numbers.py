@@ -66,7 +66,7 @@ def negative_variance(examined: Examined) -> Iterator[Finding]:
                 "negative-variance",
                 "error",
                 norm.way,
-                f"the moving variance is negative in {share:.0%} of the channels, at least "
+                f"the moving variance is negative in {share:.0%} of the channels, down to "
                 f"{np.nanmin(norm.variance):.3g}",
                 {"share": share, "lowest": float(np.nanmin(norm.variance))},
                 RECALIBRATE,

@@ -8,7 +8,7 @@ from .._examined import Examined
 from .._fit import is_finite
 from .._sampling import gap_between
 from ..report import Finding
-from .words import and_others
+from .words import and_others, in_sigma
 
 __all__ = ["not_examined", "shared_layer", "twice_a_step", "useless_bias", "wrong_axis"]
 
@@ -46,7 +46,7 @@ def shared_layer(examined: Examined) -> Iterator[Finding]:
             "warning" if worst.matters else "note",
             norm.way,
             f"it is called at {len(places)} places, whose statistics "
-            + (f"are {worst.size:.2g} σ apart" if worst.matters else "are alike"),
+            + (f"are {in_sigma(worst.size)} apart" if worst.matters else "are alike"),
             {"places": len(places), "gap": worst.size},
             "a batch normalization for each place",
         )
