@@ -120,7 +120,7 @@ class BatchNormWeights:
 
     @property
     def weights(self) -> list[Array]:
-        """What ``set_weights`` of the layer takes: gamma and beta where there are, and averages.
+        """Return what ``set_weights`` of the layer takes, gamma and beta only where there are any.
 
         Examples
         --------
@@ -136,7 +136,7 @@ class BatchNormWeights:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the constructor of the layer takes: epsilon, momentum, center and scale.
+        """Return epsilon, momentum, center and scale, which the constructor of the layer takes.
 
         Examples
         --------
@@ -173,7 +173,7 @@ def from_tf1_checkpoint(
                                      ``moving_variance``
     ``slim``, ``tf.contrib.layers``  the same in ``scope/BatchNorm``;   0.999     unbiased if fused
                                      no ``gamma`` by default
-    `tf1.batch_norm_layer`           ``gamma`` and ``beta``; averages   0.5       biased
+    ``tf1.batch_norm_layer``         ``gamma`` and ``beta``; averages   0.5       biased
                                      ``…/moments/Squeeze/`` and
                                      ``…/moments/Squeeze_1/``
                                      ``ExponentialMovingAverage``

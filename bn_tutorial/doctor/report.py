@@ -47,7 +47,7 @@ class Finding:
 
     @property
     def chapter(self) -> str:
-        """The label of the section of the book that explains it."""
+        """Return the label of the section of the book that explains it."""
         return f"wrong-{self.code}"
 
     def as_dict(self) -> dict[str, Any]:
