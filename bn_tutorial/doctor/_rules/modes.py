@@ -16,23 +16,32 @@ def modes_disagree(examined: Examined) -> Iterator[Finding]:
     """The model gives other outputs in inference mode than in training mode."""
     if not examined.finite_outputs:
         return
-    if examined.batch_against_inference.size > 0.25:
-        yield _by_batch_norm(examined)
-        return
+    by_norm = _by_batch_norm(examined) if examined.batch_against_inference.size > 0.25 else None
+    by_another = _by_another_layer(examined)
+    if by_another and (by_norm is None or by_norm.severity == "note"):
+        yield by_another
+    elif by_norm:
+        yield by_norm
+
+
+def _by_another_layer(examined: Examined) -> Finding | None:
+    """Say what differs in training mode although all batch normalizations do the same."""
     other = examined.training_against_batch
     normal = all(norm.training.moved or not norm.training.sample.batches for norm in examined.seen)
     normal = normal and not any(norm.training.unseen for norm in examined.norms)
     apart = other.on_average if examined.is_random else other.size
-    if normal and apart > (0.3 if examined.is_random else 0.05):
-        yield Finding(
-            "modes-disagree",
-            "error",
-            "",
-            f"outputs in training and inference mode differ by {in_sigma(apart)}, and not by batch "
-            "normalization: another layer does something else in training",
-            {"apart": apart},
-            "dropout has to keep the mean: it divides what it keeps by the share that it keeps",
-        )
+    if not normal or apart <= (0.3 if examined.is_random else 0.05):
+        return None
+    return Finding(
+        "modes-disagree",
+        "error",
+        "",
+        f"outputs in training and inference mode differ by {in_sigma(apart)}, and not by batch "
+        "normalization: another layer does something else in training",
+        {"apart": apart},
+        "look at the layers of your own; a dropout divides what it keeps by the share that it "
+        "keeps",
+    )
 
 
 def _by_batch_norm(examined: Examined) -> Finding:
