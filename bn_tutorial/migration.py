@@ -7,7 +7,7 @@ In inference, all of them compute the same from the same four vectors,
 but they differ in everything around it:
 
 ==============  =====================  ====================  =======================================
-                TensorFlow 1           PyTorch               `keras.layers.BatchNormalization`
+what            TensorFlow 1           PyTorch               `keras.layers.BatchNormalization`
 ==============  =====================  ====================  =======================================
 γ, β            ``gamma, beta``        ``weight, bias``      ``gamma, beta``
 μ               ``moving_mean``        ``running_mean``      ``moving_mean``

@@ -29,7 +29,6 @@ class Calls:
 
     sample: Sample = field(default_factory=Sample)
     places: dict[int, Sample] = field(default_factory=lambda: defaultdict(Sample))
-    modes: set[Any] = field(default_factory=set)  # the argument `training` that reached it
     moved: bool = False  # whether a call moved the averages
     dtypes: set[str] = field(default_factory=set)
     unseen: int = 0  # calls inside a graph, which have no values
@@ -190,7 +189,6 @@ class Passes:
             if not (isinstance(inputs, tf.Tensor) and tf.executing_eagerly()):
                 calls.unseen += 1
                 return call(inputs, **given)
-            calls.modes.add(_as_mode(given.get("training")))
             calls.dtypes.add(inputs.dtype.name)
             place = counts[id(layer)]
             counts[id(layer)] += 1
@@ -249,9 +247,8 @@ class Passes:
         ):
             with tf.GradientTape() as tape:
                 outputs = self.model(x, training=True)
-                total = tf.add_n(
-                    [tf.reduce_sum(tf.cast(out, "float32")) for out in _floats(outputs)]
-                )
+                parts = [tf.reduce_sum(tf.cast(out, "float32")) for out in _floats(outputs)]
+                total = tf.add_n([tf.zeros(()), *parts])
             for norm in self._norms.values():
                 norm.moves_forward = norm.moves
             self._read(trace, ends, lost)
@@ -335,10 +332,6 @@ def _as_it_is(layer: Any, call: Any, inputs: Any, given: dict[str, Any]) -> Any:
 
 def _differ(one: Array, other: Array) -> bool:
     return not np.array_equal(one, other, equal_nan=True)
-
-
-def _as_mode(training: Any) -> bool | None:
-    return training if training is None else bool(training)
 
 
 def _floats(outputs: Any) -> list[Any]:

@@ -102,9 +102,9 @@ def is_trained(examined: Examined) -> bool:
     if optimizer is not None and _as_array(optimizer.iterations) > 0:
         return True
     for layer in examined.model._flatten_layers():
-        for name, start in (("bias", "bias"), ("gamma", "gamma"), ("beta", "beta")):
+        for name in ("bias", "gamma", "beta"):
             value = vars(layer).get(name, getattr(layer, f"_{name}", None))
-            initializer = getattr(layer, f"{start}_initializer", None)
+            initializer = getattr(layer, f"{name}_initializer", None)
             if value is None or initializer is None or not hasattr(value, "shape"):
                 continue
             if not _is_initial(_as_array(value), initializer, default=True):
