@@ -61,7 +61,7 @@ def examine(
     ----------
     model
         A model of any kind, or a layer that holds others. Batch normalizations are found as by
-        `bn_tutorial.models.find_batch_norms`.
+        `~bn_tutorial.models.find_batch_norms`.
     train
         What it is trained on, in the batches in which it is trained: arrays (``x``, or a tuple
         ``(x, y)`` or ``(x, y, sample_weight)``), which are shuffled as ``fit`` does it, or what

@@ -26,7 +26,7 @@ class Finding:
 
     ``severity`` is ``"error"`` where results are wrong, ``"warning"`` where they may be, or will
     be elsewhere, and ``"note"`` where it is good to know. ``layer`` is the way to the batch
-    normalization, as `bn_tutorial.models.find_batch_norms` gives it; where several have the same,
+    normalization, as `~bn_tutorial.models.find_batch_norms` gives it; where several have the same,
     to the one that has most of it; ``""`` where it is the whole model. ``evidence`` has the numbers
     of ``message`` by name, and ``remedy`` says what to do.
 

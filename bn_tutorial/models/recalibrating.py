@@ -71,7 +71,7 @@ def recalibrate(
     UserWarning
         If moving averages are left alone: those of a layer that was not called in inference mode or
         whose inputs were masked altogether, and variables called ``moving_mean`` or
-        ``moving_variance`` that belong to no `keras.layers.BatchNormalization`.
+        ``moving_variance`` that belong to no batch normalization of Keras.
 
     Raises
     ------

@@ -33,10 +33,9 @@ def replace_batch_norm(
     model
         A model of any kind, built or not, or a layer. `find_batch_norms` says what is found in it.
     cls
-        `bn_tutorial.layers.BatchNormalization`, or `keras.layers.BatchNormalization` for the way
-        back, or a subclass of either that makes its instances as Keras does. (A layer of another
-        kind, such as a `keras.layers.GroupNormalization`, has other weights, and is called with
-        other arguments: that takes a new model.)
+        The class of this package, that of Keras for the way back, or a subclass of either that
+        makes its instances as Keras does. (A layer of another kind, such as a group normalization,
+        has other weights, and is called with other arguments: that takes a new model.)
 
     Returns
     -------
