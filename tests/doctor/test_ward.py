@@ -18,6 +18,7 @@ from patients import WARD, course
 from bn_tutorial import doctor
 from bn_tutorial.doctor import _rules
 from tests.layers.layer_cases import alone
+from tools.rules import ROOT
 
 ALL = os.environ.get("BN_WARD") == "all"
 # Only a process of its own has two logical processors.
@@ -117,3 +118,5 @@ def test_what_the_package_lists_is_what_the_rules_say_and_what_the_ward_has():
     assert set(table) == rules
     sources = "".join(path.read_text("utf-8") for path in Path(_rules.__file__).parent.glob("*.py"))
     assert set(re.findall(r'"([a-z]+(?:-[a-z]+)+)"', sources)) <= set(table)
+    chapter = (ROOT / "book" / "wrong.ipynb").read_text("utf-8")
+    assert [code for code in table if f"(wrong-{code})=" not in chapter] == []
