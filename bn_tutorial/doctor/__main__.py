@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+
+from . import examine
 
 NAMES = ("x", "y", "sample_weight")
 
@@ -32,8 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     train, validation = _load_data(parser, options.data)
     model = _load_model(parser, options.model)
 
-    from . import examine  # loads TensorFlow, which bad arguments need not wait for
-
     try:
         report = examine(
             model, train, validation, steps=options.steps, batch_size=options.batch_size
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         shapes = {name: np.shape(value) for name, value in zip(NAMES, train, strict=False)}
         parser.error(
-            f"the data do not fit the model: {shapes}, model input {_shapes(model)}: {error}"
+            f"the data do not fit the model: {shapes}, model input "
+            f"{getattr(model, 'input_shape', 'unknown')}: {error}"
         )
     print(report.to_json() if options.json else report)
     return int(any(finding.severity == "error" for finding in report.findings))
@@ -64,20 +66,12 @@ def _load_data(parser: argparse.ArgumentParser, path: Path) -> tuple[Any, Any]:
 
 
 def _load_model(parser: argparse.ArgumentParser, path: Path) -> Any:
-    import keras
-
-    from ..layers import BatchNormalization  # noqa: F401  (models may contain it)
-
     if not path.exists():
         parser.error(f"there is no {path}")
     try:
         return keras.models.load_model(path)
     except Exception as error:  # of many kinds, as files are
         parser.error(f"{path} is no model that Keras can load: {error}")
-
-
-def _shapes(model: Any) -> Any:
-    return getattr(model, "input_shape", "unknown")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from keras.src.backend.common.stateless_scope import in_stateless_scope
 from .._checks import Array
 from ..models._measured import moments_of_examples
 from ..models._observing import observing, on_batch_statistics
+from ..models._state import eagerly
 from ._sampling import Sample
 from ._tracing import Trace, number, tracing
 
@@ -151,8 +152,8 @@ class Passes:
         """Run the passes on a batch of what the model is trained on."""
         x, y, weight = batch
         examined = self.examined
-        floats = [np.asarray(a) for a in keras.tree.flatten(x) if np.asarray(a).dtype.kind == "f"]
-        examined.finite_inputs &= all(bool(np.isfinite(a).all()) for a in floats)
+        inputs = map(np.asarray, keras.tree.flatten(x))
+        examined.finite_inputs &= all(np.isfinite(a).all() for a in inputs if a.dtype.kind == "f")
         modes = {"batch": self._run("batch", x), "inference": self._run("inference", x)}
         if step % 2 == 0:
             modes["training"] = self._training_step(x) if step == 0 else self._run("training", x)
@@ -198,10 +199,9 @@ class Passes:
                 calls.places[place].add(batch)
             if norm.order < 0:
                 norm.order = sum(counts.values())
-            before = layer.moving_mean.numpy()
             if mode not in ("batch", "validation"):
-                outputs = call(inputs, **given)
-                calls.moved |= _differ(before, layer.moving_mean.numpy())
+                outputs, moved = _watched(layer, call, inputs, given)
+                calls.moved |= moved
                 return outputs
             outputs = on_batch_statistics(layer, call, inputs, given)
             axes = [a for a in range(outputs.shape.rank) if a != layer.axis % outputs.shape.rank]
@@ -214,7 +214,7 @@ class Passes:
 
     def _right(self, x: Any) -> Any:
         """Run the model in inference mode, with the averages that the data so far would give."""
-        with self._restored(), observing((), _as_it_is):
+        with self._restored(), eagerly():
             for norm in self._norms.values():
                 sample = norm.batch.sample
                 if sample.batches:
@@ -231,10 +231,8 @@ class Passes:
         def see(layer: Any, call: Any, inputs: Any, given: dict[str, Any]) -> Any:
             if not tf.executing_eagerly():
                 return call(inputs, **given)
-            norm = self._norms[id(layer)]
-            before = layer.moving_mean.numpy()
-            outputs = call(inputs, **given)
-            norm.moves += _differ(before, layer.moving_mean.numpy())
+            outputs, moved = _watched(layer, call, inputs, given)
+            self._norms[id(layer)].moves += moved
             ends.setdefault(id(layer), (inputs, outputs))
             if given.get("mask") is None and (mask := trace.masks.get(number(inputs))) is not None:
                 lost.setdefault(id(layer), mask)
@@ -269,9 +267,8 @@ class Passes:
         def see(layer: Any, call: Any, inputs: Any, given: dict[str, Any]) -> Any:
             if not tf.executing_eagerly():
                 return call(inputs, **given)
-            before = layer.moving_mean.numpy()
-            outputs = call(inputs, **given)
-            moves[id(layer)] += _differ(before, layer.moving_mean.numpy())
+            outputs, moved = _watched(layer, call, inputs, given)
+            moves[id(layer)] += moved
             return outputs
 
         with self._restored(), observing((norm.layer for norm in self._norms.values()), see):
@@ -326,12 +323,11 @@ class Passes:
                 variable.assign(value)
 
 
-def _as_it_is(layer: Any, call: Any, inputs: Any, given: dict[str, Any]) -> Any:
-    return call(inputs, **given)
-
-
-def _differ(one: Array, other: Array) -> bool:
-    return not np.array_equal(one, other, equal_nan=True)
+def _watched(layer: Any, call: Any, inputs: Any, given: dict[str, Any]) -> tuple[Any, bool]:
+    """Return what a call returns, and whether it moved the averages."""
+    before = layer.moving_mean.numpy()
+    outputs = call(inputs, **given)
+    return outputs, not np.array_equal(before, layer.moving_mean.numpy(), equal_nan=True)
 
 
 def _floats(outputs: Any) -> list[Any]:

@@ -38,23 +38,24 @@ def gap_of(norm: Norm) -> Gap:
     variances, to which training leads, or the variance of all values; with what is random in
     training mode, or without.
     """
-    return min(_gaps(norm, (norm.training, norm.batch)), key=lambda gap: (gap.matters, gap.size))
+    return _nearest(norm, norm.training, norm.batch)
 
 
 def gap_without_noise(norm: Norm) -> Gap:
     """Return how far the averages are from the statistics without what is random in training."""
-    return min(_gaps(norm, (norm.batch,)), key=lambda gap: (gap.matters, gap.size))
+    return _nearest(norm, norm.batch)
 
 
-def _gaps(norm: Norm, modes: tuple[Calls, ...]) -> list[Gap]:
+def _nearest(norm: Norm, *modes: Calls) -> Gap:
     momentum = min(momentum_of(norm), 1.0)
     batches = (1 + momentum) / max(1 - momentum, 1e-9)  # that an average is worth
-    return [
+    gaps = [
         gap_between(norm.mean, norm.variance, calls.sample, norm.epsilon, batches, against)
         for calls in modes
         if calls.sample.batches
         for against in (None, _as_averaged(norm, calls))
     ]
+    return min(gaps, key=lambda gap: (gap.matters, gap.size))
 
 
 def _as_averaged(norm: Norm, calls: Calls) -> tuple[Array, Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import keras
+from keras.src.models.functional import Functional
 
 from ..models._graph import Graph, unwrapped
 
@@ -16,7 +16,7 @@ def modes_written(model: Any) -> dict[int, bool]:
     """Return the mode that is written into a call in a functional model, by the id of the layer."""
     found = {}
     for layer in model._flatten_layers():
-        if isinstance(layer, keras.src.models.functional.Functional):
+        if isinstance(layer, Functional):
             for node in Graph(layer).nodes:
                 mode = node.arguments.kwargs.get("training")
                 if mode is not None:

@@ -28,9 +28,10 @@ def averages_never_moved(examined: Examined) -> Iterator[Finding]:
     """The averages are at their start though the weights are not, and do not fit the data."""
     trained = is_trained(examined)
     for norm in filter(is_finite, examined.seen):
-        if not is_at_start(norm) or not gap_of(norm).matters:
+        gap = gap_of(norm)
+        if not is_at_start(norm) or not gap.matters:
             continue
-        evidence = {"gap": gap_of(norm).size, "momentum": float(norm.layer.momentum)}
+        evidence = {"gap": gap.size, "momentum": float(norm.layer.momentum)}
         if not trained:
             yield Finding(
                 "averages-never-moved",
