@@ -242,8 +242,7 @@ class Called(L.BatchNormalization):
 @pytest.mark.parametrize(
     ("cls", "words"),
     [
-        (L.GroupNormalization, "got GroupNormalization.*new model"),
-        (lambda norm: norm, "got <lambda>"),
+        (L.GroupNormalization, "got GroupNormalization.*function.*GroupNormalization"),
         (L.BatchNormalization(), "got BatchNormalization"),
         (None, "got NoneType"),
         (Made, "Made has its own __init__"),
@@ -262,3 +261,164 @@ def test_a_class_that_cannot_take_the_place_is_refused(cls, words):
 def test_what_is_no_model_is_refused(thing):
     with pytest.raises(TypeError, match=type(thing).__name__):
         replace_batch_norm(thing)
+
+
+# Other layers, in a new model
+
+
+def net(norm):
+    """Every kind of call, with what ``norm`` makes of a name in the place of its normalizations."""
+    x = keras.Input((6, 6, 4), name="image")
+    conv = L.Conv2D(4, 1, name="conv")
+    inner = keras.Sequential([keras.Input((6, 6, 4)), conv, norm("b"), L.ReLU()], name="inner")
+    y, shared = inner(norm("a")(x)), norm("c")
+    y = shared(y) + shared(2.0 * y)
+    y = L.TimeDistributed(norm("d"), name="along")(y)
+    y = L.Masking(name="masking")(y)[:, 0]
+    y = norm("e")(y, training=True)
+    return keras.Model({"image": x}, [L.Dense(2, name="dense")(L.Flatten()(y)), y])
+
+
+def batch(name):
+    return L.BatchNormalization(name=name)
+
+
+def grouped(name):
+    return L.GroupNormalization(2, name=name)
+
+
+def marked(model):
+    """Set every weight to numbers of its own, and return them by the names of layer and weight."""
+    weights = {}
+    for index, weight in enumerate(model.weights):
+        weight.assign(np.random.default_rng(index).uniform(0.5, 2, weight.shape))
+        weights[tuple(weight.path.split("/")[-2:])] = weight.numpy()
+    return weights
+
+
+IMAGES = {"image": data()[0][..., [0, 1, 2, 0]]}
+
+
+def test_another_kind_of_layer_takes_every_place():
+    """As in a net that was written with it, and given the weights one by one."""
+    old = net(batch)
+    weights, made = marked(old), []
+
+    def make(norm):
+        made.append(norm.name)
+        return grouped(norm.name)
+
+    new, written = replace_batch_norm(old, make), net(grouped)
+    assert made == ["a", "b", "c", "d", "e"]
+    assert not find_batch_norms(new)
+    for weight in written.weights:
+        weight.assign(weights[tuple(weight.path.split("/")[-2:])])
+    for got, expected in zip(new(IMAGES), written(IMAGES), strict=True):
+        np.testing.assert_allclose(got, expected, **CLOSE)
+
+
+def test_batch_normalizations_can_stay_or_be_others():
+    old = net(batch)
+    marked(old)
+    expected, before = old(IMAGES), old.get_weights()
+    kept = replace_batch_norm(old, lambda norm: norm)
+    assert [type(norm) for _, norm in find_batch_norms(kept)] == [L.BatchNormalization] * 5
+    for got, wanted in zip(kept(IMAGES), expected, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    assert not {id(weight) for weight in kept.weights} & {id(weight) for weight in old.weights}
+    keras.tree.map_structure(np.testing.assert_array_equal, before, old.get_weights())
+
+
+def test_the_mask_goes_to_what_takes_one():
+    x = keras.Input((5, 4))
+    old = keras.Model(x, batch("a")(L.Masking()(x), training=True))
+    steps = np.random.default_rng(2).normal(size=(3, 5, 4))
+    steps[:, 3:] = 0
+    renewed = replace_batch_norm(old, lambda norm: BatchNormalization(name=norm.name))
+    np.testing.assert_allclose(renewed(steps), old(steps), **CLOSE)
+    assert np.abs(old(steps) - batch("a")(steps, training=True)).max() > 0.1
+    layered = replace_batch_norm(old, lambda norm: L.LayerNormalization())
+    np.testing.assert_allclose(layered(steps), L.LayerNormalization()(steps), **CLOSE)
+
+
+def test_scale_and_shift_go_along_where_they_fit():
+    def by_position(norm):
+        return L.LayerNormalization(axis=[1, 2])  # has gamma and beta of another shape
+
+    model = keras.Sequential([keras.Input((5, 4)), batch("a")])
+    marked(model)
+    (layer,) = replace_batch_norm(model, by_position).layers
+    np.testing.assert_array_equal(layer.gamma, np.ones((5, 4)))
+    (layer,) = replace_batch_norm(model, lambda norm: L.LayerNormalization(center=False)).layers
+    np.testing.assert_array_equal(layer.gamma, model.layers[0].gamma)
+    assert layer.beta is None
+
+
+def test_a_compiled_model_trains_on():
+    *_, model = trained(functional)
+    new = replace_batch_norm(model, lambda norm: L.GroupNormalization(2, axis=norm.axis))
+    x, y = data()
+    losses = new.fit(x, y, epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+class OwnStep(keras.Model):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+def own_step():
+    x = keras.Input((6, 6, 3))
+    return OwnStep(x, batch("a")(x))
+
+
+def with_own_call():
+    model = block()
+    model.layers[0].call = lambda x: x
+    return model
+
+
+REUSED = L.LayerNormalization(name="reused")
+
+
+def two():
+    return keras.Sequential([keras.Input((3,)), batch("a"), batch("b")])
+
+
+def around():
+    return keras.Sequential([keras.Input((5, 6, 6, 3)), L.TimeDistributed(block())])
+
+
+def sharing():
+    norm, x = batch("a"), keras.Input((5, 4))
+    return keras.Model(x, norm(x) + L.TimeDistributed(norm)(x))
+
+
+class Forgetful(L.Dense):
+    def get_config(self):
+        return super().get_config() | {"units": 1}
+
+
+@pytest.mark.parametrize(
+    ("make", "norm", "error", "words"),
+    [
+        (Subclassed, grouped, TypeError, "Subclassed"),
+        (own_step, grouped, TypeError, "OwnStep.*keras.Model\\(model.inputs, model.outputs"),
+        (around, grouped, TypeError, "TimeDistributed"),
+        (with_own_call, grouped, TypeError, "own call"),
+        (sharing, lambda name: L.LayerNormalization(), ValueError, "a/gamma.*more than one layer"),
+        (lambda: keras.Sequential([L.BatchNormalization()]), grouped, ValueError, "not built"),
+        (block, lambda name: None, TypeError, "return a layer for 'batch_norm.*None"),
+        (two, lambda name: REUSED, ValueError, "new layer for 'b'.* got 'reused', which is in use"),
+        (
+            lambda: keras.Sequential([keras.Input((3,)), Forgetful(2)]),
+            grouped,
+            ValueError,
+            "forgetful.*\\(3, 1\\).*\\(3, 2\\)",
+        ),
+        (lambda: None, grouped, TypeError, "NoneType"),
+    ],
+)
+def test_what_cannot_be_made_anew_is_refused(make, norm, error, words):
+    with pytest.raises(error, match=words):
+        replace_batch_norm(make(), lambda old: norm(old.name))

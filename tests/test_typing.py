@@ -80,6 +80,7 @@ model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2), layer])
 assert_type(way, str)
 assert_type(list(fold_batch_norm(model).not_folded), list[str])
 replace_batch_norm(model).summary
+replace_batch_norm(model, lambda norm: keras.layers.GroupNormalization(1)).summary
 
 y, of_batch = assert_type(
     bn_tutorial.batch_norm.batch_norm_forward(x, ones, zeros),
