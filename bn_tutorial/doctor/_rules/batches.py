@@ -48,7 +48,7 @@ def small_batch(examined: Examined) -> Iterator[Finding]:
         message = (
             f"{values:,.0f} values per channel and step: a batch's mean is off by {in_sigma(noise)}"
         )
-    remedy = "larger batches, or keras.layers.GroupNormalization(groups=…); fine-tuning: freeze"
+    remedy = "larger batches, or train on with group normalization by replace_batch_norm; to fine-tune, freeze"
     if averaged > 0.2:
         message += f"; the averages, which remember few batches, are off by {in_sigma(averaged)}"
         remedy = f"a larger momentum than {norm.layer.momentum:g}; {remedy}"
