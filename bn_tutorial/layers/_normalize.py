@@ -128,7 +128,7 @@ def normalize_batch(
 
     def fast(x: Any, *given: Any) -> tuple[Any, Callable[[Any], Any]]:
         values = tf.cast(x, tf.float64) if path.in_float64 else x
-        mean, variance, count, part, exact_rest = _moments(layout, path, sums, values)
+        mean, variance, count, part, exact_rest = _moments(layout, path, sums, values, x.dtype)
         scale, offset, rest = _in_dtype(values.dtype, *given, exact_rest)
         inverse = tf.math.rsqrt(tf.cast(variance, values.dtype) + epsilon)
         factor = scale * inverse
@@ -138,7 +138,7 @@ def normalize_batch(
             found = affine_gradient(layout, path, dy, part, exact_rest, factor)
             dx, dfactor, doffset = _in_dtype(dy.dtype, *found)
             dscale = dfactor * inverse
-            total, stretch = sums.agree(doffset, dscale)
+            total, stretch = _in_dtype(dy.dtype, *sums.agree(doffset, dscale))
             per_value = factor / tf.cast(at_least_one(count), dy.dtype)
             dx -= sums.weigh(
                 affine(layout, path, part, rest, per_value * inverse * stretch, per_value * total)
@@ -153,8 +153,12 @@ def normalize_batch(
     return Normalized(y, mean, variance, agreed[0] if agreed else sums.count)
 
 
-def _moments(layout: Layout, path: Path, sums: Sums, x: Any) -> Moments:
-    """Return the moments of what counts, here or over all replicas."""
+def _moments(layout: Layout, path: Path, sums: Sums, x: Any, dtype: Any) -> Moments:
+    """Return the moments of what counts, here or over all replicas.
+
+    ``dtype`` is that of the inputs, which ``x`` may have more digits than. Replicas take paths of
+    their own, by the sizes that they have, and must subtract the same center on each.
+    """
     total, count = sums.total(x), sums.count
     if sums.over_replicas:
         count = tf.broadcast_to(tf.cast(count, total.dtype), tf.shape(total))
@@ -163,7 +167,7 @@ def _moments(layout: Layout, path: Path, sums: Sums, x: Any) -> Moments:
     mean = total / n
 
     def from_center() -> tuple[Any, ...]:
-        center = tf.cast(mean, x.dtype)
+        center = tf.cast(tf.cast(mean, dtype), x.dtype)
         part = x - layout.broadcast(center)
         rest, square = (total / n for total in sums.agree(sums.total(part), sums.squares(part)))
         variance = tf.maximum(square - tf.square(rest), 0)

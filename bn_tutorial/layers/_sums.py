@@ -34,7 +34,8 @@ class Sums(NamedTuple):
     squares: Callable[[Any], Any]
     #: How many values count here, per channel or for all channels alike.
     count: Any
-    #: Return the sums over all replicas of some totals, sent in one message.
+    #: Return the sums over all replicas of some totals, sent in one message, in float64: the
+    #: message must be the same on each, whatever path it takes.
     agree: Callable[..., tuple[Any, ...]] = lambda *totals: totals
     over_replicas: bool = False
 
@@ -61,9 +62,12 @@ def sums_of(layout: Layout, path: Path, mask: Any, all_reduce: Callable[[Any], A
     )
     if all_reduce is None:
         return sums
-    return sums._replace(
-        agree=lambda *totals: tuple(tf.unstack(all_reduce(tf.stack(totals)))), over_replicas=True
-    )
+
+    def agree(*totals: Any) -> tuple[Any, ...]:
+        message = tf.stack([tf.cast(total, tf.float64) for total in totals])
+        return tuple(tf.unstack(all_reduce(message)))
+
+    return sums._replace(agree=agree, over_replicas=True)
 
 
 def _count_of(layout: Layout, mask: Any) -> Any:

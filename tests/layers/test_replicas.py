@@ -1,16 +1,18 @@
 """With ``synchronized=True`` the moments are those of all replicas' values."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from layer_cases import (
     MODES,
-    TWO_REPLICAS,
     WITHIN,
     Peer,
-    alone,
     assert_close,
     build,
     data,
@@ -18,6 +20,7 @@ from layer_cases import (
     runner,
 )
 
+from bn_tutorial.book.cluster import Cluster
 from bn_tutorial.layers import BatchNormalization
 
 
@@ -57,52 +60,38 @@ def test_synchronized_far_from_zero_and_without_a_strategy(mode, masked):
     np.testing.assert_allclose(y, exact(x, dy, -1).y, rtol=0, atol=WITHIN)
 
 
-def test_two_replicas_synchronize():
-    """Two logical processors find what one finds in the whole batch, however it is split."""
-    program = """
-rng = np.random.default_rng(0)
-results = []
-for center, sizes, masked, axis in (
-    (3, (4, 4), 0, 2),
-    (1e5, (6, 2), 0, 2),
-    (3, (8, 0), 0, 2),
-    (3, (5, 3), 1, 2),
-    (3, (5, 3), 1, 1),
-):
-    x = (rng.normal(center, 1, (8, 7, 5))).astype("float32")
-    dy = rng.normal(size=x.shape).astype("float32")
-    mask = rng.random((8, 7)) < 0.7 if masked else np.ones((8, 7), bool)
-    with strategy.scope():
-        layer = BatchNormalization(axis, synchronized=True, momentum=0)
-        layer.build((None, 7, 5))
+PROGRAM = [sys.executable, str(Path(__file__).with_name("replica_program.py"))]
+# Roundings of y and dx in half precision; else of sums, and of what they are taken of, in float32.
+ALLOWED = {"float16": 2**-10, "bfloat16": 2**-7}
 
-    def step(x, dy, mask):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x, training=True, mask=mask if masked else None)
-        return (y, *tape.gradient(y, [x, *layer.trainable_variables], dy))
 
-    pieces = [split(value, sizes[0]) for value in (x, dy, mask)]
-    results_of = strategy.experimental_local_results
-    found = [results_of(result) for result in tf.function(strategy.run)(step, pieces)]
-    y, dx = (np.concatenate([v.numpy() for v in found[i]]) for i in (0, 1))
-    dgamma, dbeta = (sum(v.numpy() for v in found[i]) for i in (2, 3))
-    whole = BatchNormalization(axis, momentum=0, dtype="float64")
-    whole.build(x.shape)
-    x64 = tf.constant(x, tf.float64)
-    with tf.GradientTape() as tape:
-        tape.watch(x64)
-        y64 = whole(x64, training=True, mask=mask if masked else None)
-    expected = tape.gradient(
-        y64, [x64, *(w.value for w in whole.trainable_variables)], tf.constant(dy, tf.float64)
+def check(outputs):
+    """Compare what the processes found with float64, and their averages with each other."""
+    reports = [json.loads(output.splitlines()[-1]) for output in outputs]
+    assert len(reports[0]) >= 13
+    for case in reports[0]:
+        for errors, *averages in (report[case] for report in reports):
+            for name, error in errors.items():
+                half = ALLOWED.get(case, 0) if name in ("y", "dx", "ddx") else 0
+                assert error < max(half, 1e-6), (case, name, error)
+            assert averages == reports[0][case][1:], case  # to the last bit, here and there
+            assert all(len(each) == 1 for each in averages), case
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_logical_processors_find_what_one_finds_in_the_whole_batch(replicas):
+    done = subprocess.run(
+        [*PROGRAM, str(replicas)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
-    errors = [np.abs(a - b).max() / max(1, np.abs(b).max()) for a, b in zip(
-        (y, dx, dgamma, dbeta, *layer.get_weights()[2:]),
-        (y64, *expected, *whole.get_weights()[2:]),
-    )]
-    results.append([float(error) for error in errors])
-print(json.dumps(results))
-"""
-    errors = json.loads(alone(TWO_REPLICAS + program).splitlines()[-1])
-    assert len(errors) == 5
-    assert np.max(errors) < 1e-5, errors
+    assert done.returncode == 0, done.stderr
+    check([done.stdout])
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_processes_find_what_one_finds_in_the_whole_batch(workers):
+    with Cluster(PROGRAM, workers) as cluster:
+        assert cluster.wait(timeout=300) == [0] * workers, cluster.errors()
+        check(cluster.outputs())

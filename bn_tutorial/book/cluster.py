@@ -1,0 +1,130 @@
+"""Start a program several times on this machine, as the workers of a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["Cluster"]
+
+_STEP = 0.05  # seconds between two looks at the processes
+
+
+class Cluster:
+    """Processes that run the same command, each told by ``TF_CONFIG`` which worker it is.
+
+    `tf.distribute.MultiWorkerMirroredStrategy` finds the others by that. On several machines, set
+    it on each to its index and the addresses of all, and start the command once on each.
+
+    The ports are free ones, held by this process as long as the cluster lives, so that nothing
+    else gets them. At the end of a ``with`` block the processes that still run are killed.
+
+    Parameters
+    ----------
+    command
+        What to run, as for `subprocess.Popen`.
+    workers
+        How many processes.
+
+    Raises
+    ------
+    ValueError
+        If ``workers`` is below 1.
+
+    Examples
+    --------
+    >>> import sys
+    >>> from bn_tutorial.book.cluster import Cluster
+    >>> program = "import json, os; print(json.loads(os.environ['TF_CONFIG'])['task']['index'])"
+    >>> with Cluster([sys.executable, "-c", program], workers=2) as cluster:
+    ...     cluster.wait(timeout=60)
+    ...     cluster.outputs()
+    [0, 0]
+    ['0\\n', '1\\n']
+    """
+
+    def __init__(self, command: Sequence[str], workers: int) -> None:
+        if workers < 1:
+            raise ValueError(f"workers must be 1 or more, got {workers!r}")
+        self._folder = tempfile.TemporaryDirectory()
+        self._ports = [_held_port() for _ in range(workers)]
+        addresses = [f"127.0.0.1:{port.getsockname()[1]}" for port in self._ports]
+        #: The processes, in the order of their indices.
+        self.processes = [self._start(command, addresses, index) for index in range(workers)]
+
+    def _start(
+        self, command: Sequence[str], addresses: list[str], index: int
+    ) -> subprocess.Popen[bytes]:
+        task = {"type": "worker", "index": index}
+        config = {"cluster": {"worker": addresses}, "task": task}
+        environment = {
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            **os.environ,
+            "TF_CONFIG": json.dumps(config),
+            "TF_GRPC_REUSE_PORT": "1",  # or the worker could not use the port that is held
+        }
+        with (
+            open(self._file(index, "out"), "wb") as out,
+            open(self._file(index, "err"), "wb") as err,
+        ):
+            return subprocess.Popen(command, env=environment, stdout=out, stderr=err)
+
+    def _file(self, index: int, kind: str) -> Path:
+        return Path(self._folder.name) / f"{index}.{kind}"
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        for port in self._ports:
+            port.close()
+        self._folder.cleanup()
+
+    def wait(self, timeout: float) -> list[int]:
+        """Wait until all processes have ended, and return their exit codes.
+
+        A code below 0 says by which signal one was killed.
+
+        Raises
+        ------
+        TimeoutError
+            If some have not ended after ``timeout`` seconds. They go on.
+        """
+        end = time.monotonic() + timeout
+        while (codes := [process.poll() for process in self.processes]).count(None):
+            if time.monotonic() > end:
+                running = [index for index, code in enumerate(codes) if code is None]
+                raise TimeoutError(f"workers {running} have not ended after {timeout:g} seconds")
+            time.sleep(_STEP)
+        return [code for code in codes if code is not None]
+
+    def outputs(self) -> list[str]:
+        """Return what each process has printed so far."""
+        return [self._file(i, "out").read_text("utf-8") for i in range(len(self.processes))]
+
+    def errors(self) -> list[str]:
+        """Return what each process has written to standard error so far."""
+        return [self._file(i, "err").read_text("utf-8") for i in range(len(self.processes))]
+
+
+def _held_port() -> socket.socket:
+    """Return a socket at a free port, which others may use only if they say that they share it."""
+    port = socket.socket()
+    port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    port.bind(("127.0.0.1", 0))
+    return port

@@ -1,0 +1,34 @@
+"""Run experiments afresh, and compare what they find with what is kept.
+
+    python -m experiments [--keep] [name ...]     (all by default)
+
+What ran before it was interrupted, from the same source, is not run again. With ``--keep`` the
+fresh records replace the kept ones.
+"""
+
+import argparse
+
+from experiments.records import KEPT, Record, differences, names, run_all
+
+
+def main() -> int:
+    """Run, compare, and return how many differ."""
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m experiments")
+    parser.add_argument("names", nargs="*", default=names(), metavar="name")
+    parser.add_argument("--keep", action="store_true")
+    arguments = parser.parse_args()
+    unlike = 0
+    for name in arguments.names:
+        fresh = run_all(name)
+        print(f"{name}: {fresh.seconds:.0f} s")
+        if arguments.keep:
+            fresh.write(KEPT / f"{name}.json")
+            continue
+        found = list(differences(fresh, Record(name)))
+        unlike += bool(found)
+        print("\n".join(found) or "as it was, within the scatter of the seeds")
+    return unlike
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
