@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import os
 import socket
 import subprocess
@@ -12,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "run"]
 
 _STEP = 0.05  # seconds between two looks at the processes
 
@@ -122,9 +124,59 @@ class Cluster:
         return [self._file(i, "err").read_text("utf-8") for i in range(len(self.processes))]
 
 
+def _last_words(errors: str) -> str:
+    """Return what follows the last indented line, where a traceback ends."""
+    lines = errors.strip().splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith(" ")]
+    return "\n".join(lines[frames[-1] + 1 :]).strip() if frames else "without a traceback"
+
+
 def _held_port() -> socket.socket:
     """Return a socket at a free port, which others may use only if they say that they share it."""
     port = socket.socket()
     port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     port.bind(("127.0.0.1", 0))
     return port
+
+
+def run(command: Sequence[str], workers: int, patience: float = 90) -> int:
+    """Run a program as a cluster, pass on what the first worker prints, and return how many failed.
+
+    Of those that failed, print why: what follows the last traceback. When the first has ended, the
+    others have ``patience`` seconds to do so.
+    """
+    with Cluster(command, workers) as cluster:
+        for index, process in enumerate(cluster.processes):
+            print(f"worker {index} is process {process.pid}", flush=True)
+        shown, end = 0, math.inf
+        while time.monotonic() < end:
+            codes = [process.poll() for process in cluster.processes]
+            text = cluster.outputs()[0]
+            print(text[shown:], end="", flush=True)
+            shown = len(text)
+            if None not in codes:
+                break
+            if end == math.inf and codes.count(None) < workers:
+                end = time.monotonic() + patience
+            time.sleep(_STEP)
+        for index, (code, text) in enumerate(zip(codes, cluster.errors(), strict=True)):
+            if code is None:
+                print(f"worker {index} had not ended {patience:g} seconds after the first")
+            elif code:
+                print(f"worker {index} failed, code {code}: {_last_words(text)}")
+        return sum(code != 0 for code in codes)
+
+
+def main() -> int:
+    """Start the workers of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m bn_tutorial.book.cluster")
+    parser.add_argument("workers", type=int, help="how many processes")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="what each runs")
+    arguments = parser.parse_args()
+    if not arguments.command:
+        parser.error("the command that each worker runs is missing")
+    return min(run(arguments.command, arguments.workers), 1)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

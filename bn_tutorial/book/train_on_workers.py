@@ -1,0 +1,152 @@
+"""Train a convolutional network on the digits, by several processes or machines together.
+
+    python -m bn_tutorial.book.cluster 2 python -m bn_tutorial.book.train_on_workers FOLDER
+
+starts two processes on this machine. On several machines, start what follows the 2 on each, with
+``TF_CONFIG`` set, and a FOLDER that all of them see. There every epoch leaves a checkpoint, and the
+same command again goes on from the last one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ..layers import BatchNormalization
+from .data import digits
+
+__all__ = ["digest", "network", "shares", "steps", "train"]
+
+BATCH_SIZE = 32  # of all workers together
+PATIENCE = 60  # seconds that a step may wait for another worker
+
+
+def train(folder: Path | str, epochs: int) -> None:
+    """Train as one of the workers that ``TF_CONFIG`` names; the first prints how far they are.
+
+    At the end each prints a digest of its weights and averages.
+
+    Parameters
+    ----------
+    folder
+        For checkpoints. If there are some, training goes on from the last.
+    epochs
+        How many there are in all.
+
+    Raises
+    ------
+    tensorflow.errors.UnavailableError
+        If another worker is dead. The message names it.
+    tensorflow.errors.DeadlineExceededError
+        If another worker lives, but takes no part for a minute.
+    """
+    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=PATIENCE)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    is_first = strategy.cluster_resolver.task_id in (None, 0)
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = network()
+        optimizer = keras.optimizers.Adam(0.003)
+        optimizer.build(model.trainable_variables)
+    x_train, x_test, y_train, y_test = digits()
+    test = shares(strategy, x_test, y_test, len(x_test))
+    train_step, test_step = steps(strategy, model, optimizer, test.element_spec)
+
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, epoch=tf.Variable(0))
+    manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=2)
+    checkpoint.restore(manager.latest_checkpoint)
+    for epoch in range(int(checkpoint.epoch), epochs):
+        for x, y in shares(strategy, x_train, y_train, BATCH_SIZE, seed=epoch):
+            train_step(x, y)
+        [(right, examples)] = [test_step(x, y).numpy() for x, y in test]
+        checkpoint.epoch.assign_add(1)
+        if is_first:
+            manager.save()
+            print(f"epoch {epoch + 1}: {right / examples:.0%} of {examples} right", flush=True)
+    print("weights and averages:", digest(model))
+
+
+def network() -> keras.Model:
+    """Return the network, whose batch normalizations see the batches of all workers as one."""
+    layers: list[Any] = [keras.Input((64,)), keras.layers.Reshape((8, 8, 1))]
+    for filters, strides in ((16, 1), (32, 2)):
+        layers += [
+            keras.layers.Conv2D(filters, 3, strides, padding="same", use_bias=False),
+            BatchNormalization(momentum=0.9, synchronized=True),
+            keras.layers.ReLU(),
+        ]
+    return keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(10)])
+
+
+def digest(model: keras.Model) -> str:
+    """Return twelve letters that are the same only if all weights and averages are, bit for bit."""
+    state = b"".join(variable.numpy().tobytes() for variable in model.variables)
+    return sha256(state).hexdigest()[:12]
+
+
+def shares(strategy: Any, x: Any, y: Any, batch_size: int, seed: int | None = None) -> Any:
+    """Return batches, of which each worker gets its share.
+
+    ``batch_size`` is that of all together. With a ``seed`` examples are shuffled before they are
+    dealt out, in the same way on all workers, and those that make no full batch are left out: who
+    has none would get an empty share, at which the convolutions of oneDNN fail.
+    """
+
+    def share_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        data = tf.data.Dataset.from_tensor_slices((x.astype("float32"), y))
+        if seed is not None:
+            data = data.shuffle(len(x), seed)
+        data = data.shard(context.num_input_pipelines, context.input_pipeline_id)
+        size = math.ceil(batch_size / context.num_replicas_in_sync)
+        return data.batch(size, drop_remainder=seed is not None)
+
+    return strategy.distribute_datasets_from_function(share_of)
+
+
+def steps(
+    strategy: Any, model: Any, optimizer: Any, signature: Any
+) -> tuple[Callable[..., Any], ...]:
+    """Return what makes one step of training, and one of testing, on a batch of all workers.
+
+    ``signature`` is what batches look like on all workers. By it the steps are traced, and not by
+    the shapes of the batches here, so that the workers run the same graph.
+    """
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+
+    def learn(x: Any, y: Any) -> None:
+        here = tf.cast(tf.shape(x)[0], tf.float32)
+        examples = tf.distribute.get_replica_context().all_reduce("SUM", here)
+        with tf.GradientTape() as tape:
+            loss = cross_entropy(y, model(x, training=True)) / examples
+        optimizer.apply(
+            tape.gradient(loss, model.trainable_variables)
+        )  # which adds up those of all
+
+    def count(x: Any, y: Any) -> Any:
+        answers = tf.argmax(model(x, training=False), axis=-1, output_type=y.dtype)
+        return tf.stack([tf.math.count_nonzero(answers == y), tf.size(y, tf.int64)])
+
+    def train_step(x: Any, y: Any) -> None:
+        strategy.run(learn, (x, y))
+
+    def test_step(x: Any, y: Any) -> Any:
+        return strategy.reduce("SUM", strategy.run(count, (x, y)), axis=None)
+
+    return tuple(tf.function(step, input_signature=signature) for step in (train_step, test_step))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--epochs", type=int, default=3)
+    arguments = parser.parse_args()
+    train(arguments.folder, arguments.epochs)

@@ -1,0 +1,165 @@
+"""Training by several processes: with one result, which outlives the death of a worker."""
+
+import re
+import signal
+import socket
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bn_tutorial.book import cluster as launcher
+from bn_tutorial.book.cluster import Cluster
+from bn_tutorial.book.data import digits
+from bn_tutorial.book.train_on_workers import network
+
+EPOCHS = 2
+
+
+def python(program):
+    return [sys.executable, "-c", program]
+
+
+def training(folder, epochs=EPOCHS):
+    module = "bn_tutorial.book.train_on_workers"
+    return [sys.executable, "-m", module, str(folder), "--epochs", str(epochs)]
+
+
+def finished(command, workers):
+    """What each worker of a cluster prints that comes to a good end."""
+    with Cluster(command, workers) as cluster:
+        assert cluster.wait(timeout=240) == [0] * workers, cluster.errors()
+        return cluster.outputs()
+
+
+def digests(outputs):
+    return {re.search("averages: (.*)", output)[1] for output in outputs}
+
+
+def restored(folder):
+    """The network of the last checkpoint, in this process alone."""
+    model = network()
+    checkpoint = tf.train.Checkpoint(model=model)
+    checkpoint.restore(tf.train.latest_checkpoint(str(folder))).expect_partial()
+    return model
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, finished(training(folder), 2)
+
+
+# The launcher
+
+
+def test_each_worker_learns_which_it_is_and_where_the_others_are():
+    program = "import json, os; print(json.dumps(json.loads(os.environ['TF_CONFIG'])))"
+    configs = [eval(output) for output in finished(python(program), 3)]
+    assert [config["task"]["index"] for config in configs] == [0, 1, 2]
+    assert all(config["cluster"] == configs[0]["cluster"] for config in configs)
+    assert len(set(configs[0]["cluster"]["worker"])) == 3
+
+
+def test_ports_are_held_as_long_as_the_cluster_lives():
+    program = "import os, json; print(json.loads(os.environ['TF_CONFIG'])['cluster']['worker'][0])"
+    with Cluster(python(program), 1) as cluster:
+        cluster.wait(timeout=60)
+        port = int(cluster.outputs()[0].rpartition(":")[2])
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+
+
+def test_no_process_outlives_the_block():
+    sleep = python("import time; time.sleep(600)")
+    expected = pytest.raises(TimeoutError, match=r"\[0, 1\] have not ended after 0.1")
+    with expected, Cluster(sleep, 2) as cluster:
+        cluster.wait(timeout=0.1)
+    assert [process.poll() for process in cluster.processes] == [-signal.SIGKILL] * 2
+
+
+def test_a_failure_is_told_with_its_reason(capsys):
+    program = """
+import json, os, time
+if json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 1:
+    raise ValueError("mine")
+print("hello")
+"""
+    assert launcher.run(python(program), 2) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:] == ["hello", "worker 1 failed, code 1: ValueError: mine"]
+
+
+def test_who_waits_for_ever_is_told(capsys):
+    program = """
+import json, os, time
+time.sleep(600 * json.loads(os.environ["TF_CONFIG"])["task"]["index"])
+"""
+    assert launcher.run(python(program), 2, patience=0.2) == 1
+    assert "worker 1 had not ended 0.2 seconds after the first" in capsys.readouterr().out
+
+
+def test_a_cluster_of_none_is_refused():
+    with pytest.raises(ValueError, match="workers must be 1 or more, got 0"):
+        Cluster(python(""), 0)
+
+
+# The training
+
+
+def test_workers_agree_to_the_last_bit_and_learn(undisturbed):
+    _, outputs = undisturbed
+    assert len(digests(outputs)) == 1
+    accuracies = [int(share) for share in re.findall(r": (\d+)% of 450", outputs[0])]
+    assert len(accuracies) == EPOCHS
+    assert accuracies[-1] >= 95
+
+
+def test_the_file_serves_in_one_process_as_the_workers_did(undisturbed):
+    folder, outputs = undisturbed
+    model, data = restored(folder), digits()
+    answers = np.argmax(model.predict(data.x_test.astype("float32"), verbose=0), axis=-1)
+    assert f"epoch {EPOCHS}: {np.mean(answers == data.y_test):.0%}" in outputs[0]
+
+
+def test_their_number_makes_no_difference(tmp_path):
+    """Up to roundings, which training makes larger."""
+    weights = []
+    for workers in (1, 4):
+        folder = tmp_path / str(workers)
+        assert len(digests(finished(training(folder, epochs=1), workers))) == 1
+        weights.append(restored(folder).get_weights())
+    for one, four in zip(*weights, strict=True):
+        np.testing.assert_allclose(four, one, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_death_of_a_worker_is_told_and_made_good(victim, undisturbed, tmp_path):
+    with Cluster(training(tmp_path), 2) as cluster:
+        while "epoch 1" not in cluster.outputs()[0]:
+            assert cluster.processes[0].poll() is None, cluster.errors()
+            time.sleep(0.05)
+        cluster.processes[victim].kill()
+        codes = cluster.wait(timeout=30)  # it takes 1 s, or 10 where only silence tells
+        assert codes[victim] == -signal.SIGKILL
+        assert codes[1 - victim] == 1
+        error = cluster.errors()[1 - victim]
+        assert "UnavailableError" in error
+        assert f"task:{victim}" in error
+    again = finished(training(tmp_path), 2)
+    assert "epoch 1" not in again[0]
+    assert digests(again) == digests(undisturbed[1])
+
+
+def test_fit_learns_over_workers_what_it_learns_in_one_process():
+    command = [sys.executable, "-m", "bn_tutorial.book.fit_on_workers"]
+    (alone,), together = finished(command, 1), finished(command, 2)
+    assert len(digests(together)) == 1
+    losses, expected = (re.findall(r"\d\.\d{4}", text) for text in (together[0], alone))
+    assert len(losses) == 2
+    np.testing.assert_allclose(np.float64(losses), np.float64(expected), rtol=0, atol=2e-4)
+    assert int(re.search(r"(\d+)% right", together[0])[1]) > 90
