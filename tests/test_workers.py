@@ -1,6 +1,7 @@
 """Training by several processes: with one result, which outlives the death of a worker."""
 
 import re
+import runpy
 import signal
 import socket
 import sys
@@ -13,9 +14,10 @@ import tensorflow as tf
 from bn_tutorial.book import cluster as launcher
 from bn_tutorial.book.cluster import Cluster
 from bn_tutorial.book.data import digits
-from bn_tutorial.book.train_on_workers import network
+from tools.rules import ROOT
 
 EPOCHS = 2
+EXAMPLES = ROOT / "examples"
 
 
 def python(program):
@@ -23,8 +25,8 @@ def python(program):
 
 
 def training(folder, epochs=EPOCHS):
-    module = "bn_tutorial.book.train_on_workers"
-    return [sys.executable, "-m", module, str(folder), "--epochs", str(epochs)]
+    program = str(EXAMPLES / "train_on_workers.py")
+    return [sys.executable, program, str(folder), "--epochs", str(epochs)]
 
 
 def finished(command, workers):
@@ -40,7 +42,7 @@ def digests(outputs):
 
 def restored(folder):
     """The network of the last checkpoint, in this process alone."""
-    model = network()
+    model = runpy.run_path(str(EXAMPLES / "train_on_workers.py"))["network"]()
     checkpoint = tf.train.Checkpoint(model=model)
     checkpoint.restore(tf.train.latest_checkpoint(str(folder))).expect_partial()
     return model
@@ -156,7 +158,7 @@ def test_the_death_of_a_worker_is_told_and_made_good(victim, undisturbed, tmp_pa
 
 
 def test_fit_learns_over_workers_what_it_learns_in_one_process():
-    command = [sys.executable, "-m", "bn_tutorial.book.fit_on_workers"]
+    command = [sys.executable, str(EXAMPLES / "fit_on_workers.py")]
     (alone,), together = finished(command, 1), finished(command, 2)
     assert len(digests(together)) == 1
     losses, expected = (re.findall(r"\d\.\d{4}", text) for text in (together[0], alone))

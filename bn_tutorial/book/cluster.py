@@ -1,4 +1,7 @@
-"""Start a program several times on this machine, as the workers of a cluster."""
+"""Start a program several times on this machine, as the workers of a cluster.
+
+python -m bn_tutorial.book.cluster 2 python program.py argument
+"""
 
 from __future__ import annotations
 
@@ -144,6 +147,15 @@ def run(command: Sequence[str], workers: int, patience: float = 90) -> int:
 
     Of those that failed, print why: what follows the last traceback. When the first has ended, the
     others have ``patience`` seconds to do so.
+
+    Examples
+    --------
+    >>> import sys
+    >>> from bn_tutorial.book.cluster import run
+    >>> run([sys.executable, "-c", "print(1 / 1)"], workers=1)  # doctest: +ELLIPSIS
+    worker 0 is process ...
+    1.0
+    0
     """
     with Cluster(command, workers) as cluster:
         for index, process in enumerate(cluster.processes):
@@ -167,7 +179,7 @@ def run(command: Sequence[str], workers: int, patience: float = 90) -> int:
         return sum(code != 0 for code in codes)
 
 
-def main() -> int:
+def _main() -> int:
     """Start the workers of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m bn_tutorial.book.cluster")
     parser.add_argument("workers", type=int, help="how many processes")
@@ -179,4 +191,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(_main())

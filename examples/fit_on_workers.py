@@ -1,6 +1,6 @@
 """Train with `Model.fit` by several processes or machines, which Keras 3 refuses as it is.
 
-    python -m bn_tutorial.book.cluster 2 python -m bn_tutorial.book.fit_on_workers
+    python -m bn_tutorial.book.cluster 2 python examples/fit_on_workers.py
 
 starts two processes on this machine. What stands in the way, and the way around it, is in
 `FitsOnWorkers` and `made`.
@@ -12,14 +12,12 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from train_on_workers import BATCH_SIZE, digest, network
 
-from .data import digits
-from .train_on_workers import BATCH_SIZE, digest, network
-
-__all__ = ["FitsOnWorkers", "made"]
+from bn_tutorial.book.data import digits
 
 
-class FitsOnWorkers(keras.Model):  # type: ignore[misc]
+class FitsOnWorkers(keras.Model):
     """A functional model whose steps return vectors of one number, and not numbers.
 
     `fit` and `evaluate` average what the replicas return, under

@@ -1,6 +1,6 @@
 """Train a convolutional network on the digits, by several processes or machines together.
 
-    python -m bn_tutorial.book.cluster 2 python -m bn_tutorial.book.train_on_workers FOLDER
+    python -m bn_tutorial.book.cluster 2 python examples/train_on_workers.py FOLDER
 
 starts two processes on this machine. On several machines, start what follows the 2 on each, with
 ``TF_CONFIG`` set, and a FOLDER that all of them see. There every epoch leaves a checkpoint, and the
@@ -19,10 +19,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..layers import BatchNormalization
-from .data import digits
-
-__all__ = ["digest", "network", "shares", "steps", "train"]
+from bn_tutorial.book.data import digits
+from bn_tutorial.layers import BatchNormalization
 
 BATCH_SIZE = 32  # of all workers together
 PATIENCE = 60  # seconds that a step may wait for another worker
