@@ -10,7 +10,7 @@ READY := $(VENV)/ready
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf epub test format links matrix bench sweep lab refresh lock clean
+.PHONY: help book pdf epub test format links matrix bench sweep experiments lab refresh lock clean
 
 help:  ## list these verbs
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -55,6 +55,10 @@ bench: $(READY)  ## measure time and memory, and fail where a bound is missed (s
 
 sweep: PARTS := sweep
 sweep: bench  ## time the layer against Keras's in all kinds of circumstances (a quarter of an hour)
+
+# A subset: make experiments NAMES=replicas. With KEEP=--keep the records are replaced.
+experiments: $(READY)  ## run the experiments afresh, and compare them with their records (half an hour)
+	$(BIN)/python -m experiments $(KEEP) $(NAMES)
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab book

@@ -146,7 +146,7 @@ def test_the_death_of_a_worker_is_told_and_made_good(victim, undisturbed, tmp_pa
             assert cluster.processes[0].poll() is None, cluster.errors()
             time.sleep(0.05)
         cluster.processes[victim].kill()
-        codes = cluster.wait(timeout=30)  # it takes 1 s, or 10 where only silence tells
+        codes = cluster.wait(timeout=100)  # it takes 1 s, or 12 where only silence tells
         assert codes[victim] == -signal.SIGKILL
         assert codes[1 - victim] == 1
         error = cluster.errors()[1 - victim]

@@ -54,6 +54,7 @@ REPEATS = 15
 NO_SLOWER = 0.9
 IMPORT = 1.5  # of `import numpy`
 SECONDS, GIGABYTES = 40, 2  # of a notebook
+OF_PROCESSES = {"machines": 100}  # seconds of one that starts workers, which import TensorFlow
 MODELS = {  # of keras.applications, and a batch of images for each
     "MobileNetV2": (16, 96, 96, 3),
     "EfficientNetB0": (8, 96, 96, 3),
@@ -371,7 +372,7 @@ def measure_notebooks() -> list[dict[str, Any]]:
     for path in toc_files():
         if path.suffix == ".ipynb":
             seconds, gigabytes = run_notebook(path)
-            holds = seconds <= SECONDS and gigabytes <= GIGABYTES
+            holds = seconds <= OF_PROCESSES.get(path.stem, SECONDS) and gigabytes <= GIGABYTES
             verdict = "" if holds else "  MISSED"
             print(f"{path.stem:18}{seconds:8.1f}{gigabytes:6.2f}{verdict}", flush=True)
             rows.append(dict(measured=path.stem, seconds=seconds, gigabytes=gigabytes, holds=holds))

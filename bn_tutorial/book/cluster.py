@@ -28,8 +28,10 @@ class Cluster:
     `tf.distribute.MultiWorkerMirroredStrategy` finds the others by that. On several machines, set
     it on each to its index and the addresses of all, and start the command once on each.
 
-    The ports are free ones, held by this process as long as the cluster lives, so that nothing
-    else gets them. At the end of a ``with`` block the processes that still run are killed.
+    They run on processors: GPUs are hidden from them, as two cannot share one, unless
+    ``CUDA_VISIBLE_DEVICES`` is set. The ports are free ones, held by this process as long as the
+    cluster lives, so that nothing else gets them. At the end of a ``with`` block the processes that
+    still run are killed.
 
     Parameters
     ----------
@@ -71,6 +73,7 @@ class Cluster:
         config = {"cluster": {"worker": addresses}, "task": task}
         environment = {
             "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUDA_VISIBLE_DEVICES": "-1",
             **os.environ,
             "TF_CONFIG": json.dumps(config),
             "TF_GRPC_REUSE_PORT": "1",  # or the worker could not use the port that is held
@@ -137,7 +140,8 @@ def _last_words(errors: str) -> str:
 def _held_port() -> socket.socket:
     """Return a socket at a free port, which others may use only if they say that they share it."""
     port = socket.socket()
-    port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    shared = getattr(socket, "SO_REUSEPORT", socket.SO_REUSEADDR)  # so it is called on Windows
+    port.setsockopt(socket.SOL_SOCKET, shared, 1)
     port.bind(("127.0.0.1", 0))
     return port
 

@@ -116,6 +116,13 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     **Far from zero**, where μ² > 9·σ² in some channel, the moments are those of x − K, for K the
     rounded mean. So y loses only the digits that x itself does not have.
 
+    **Several replicas.** Under a `tf.distribute` strategy each replica normalizes its share of a
+    batch and moves averages of its own, and a file gets those of the first. With
+    ``synchronized=True`` the moments are those of all shares, and the averages the same on all
+    replicas to the last bit, whatever the shares' sizes, masks and distance from zero. (Keras: not
+    under a mask, and not far from zero.) That takes two messages of 2·C float64 numbers forward, for
+    C channels, and one backward.
+
     **XLA.** What is traced for XLA (``jit_compile=True``, a TPU) is known as such while it is
     traced: it gets plain operations, in float64 where there is one value per channel.
 
