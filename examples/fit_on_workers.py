@@ -6,10 +6,6 @@ starts two processes on this machine. What stands in the way, and the way around
 `FitsOnWorkers` and `made`.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
 import keras
 import tensorflow as tf
 from train_on_workers import BATCH_SIZE, digest, network
@@ -24,21 +20,23 @@ class FitsOnWorkers(keras.Model):
     `tf.distribute.MultiWorkerMirroredStrategy` along axis 0, which a number does not have.
     """
 
-    def train_step(self, data: Any) -> dict[str, Any]:
+    def train_step(self, data):
         """Return the loss and the metrics after a step of training."""
-        return {name: tf.reshape(value, [1]) for name, value in super().train_step(data).items()}
+        logs = super().train_step(data)
+        return {name: tf.reshape(value, [1]) for name, value in logs.items()}
 
-    def test_step(self, data: Any) -> dict[str, Any]:
+    def test_step(self, data):
         """Return the loss and the metrics after a step of testing."""
-        return {name: tf.reshape(value, [1]) for name, value in super().test_step(data).items()}
+        logs = super().test_step(data)
+        return {name: tf.reshape(value, [1]) for name, value in logs.items()}
 
 
-def made(strategy: Any) -> FitsOnWorkers:
+def made(strategy):
     """Return a compiled model that can be trained by `fit` in the strategy's scope.
 
-    Its layers and its optimizer are made in the scope, the model outside. A model that was made in
-    it tries to find out the shapes of its layers from the batches of all replicas, and fails
-    ("Attempt to convert a value (PerReplica…"), built or not.
+    Its layers and its optimizer are made in the scope, the model outside. A model
+    that was made in it tries to find out the shapes of its layers from the batches
+    of all replicas, and fails, built or not.
     """
     keras.utils.set_random_seed(0)
     with strategy.scope():
@@ -52,7 +50,7 @@ def made(strategy: Any) -> FitsOnWorkers:
     return model
 
 
-def batches(x: Any, y: Any) -> tf.data.Dataset:
+def batches(x, y):
     """Return batches that the strategy deals out to the workers, example by example."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA

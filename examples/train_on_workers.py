@@ -7,14 +7,10 @@ starts two processes on this machine. On several machines, start what follows th
 same command again goes on from the last one.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -26,7 +22,7 @@ BATCH_SIZE = 32  # of all workers together
 PATIENCE = 60  # seconds that a step may wait for another worker
 
 
-def train(folder: Path | str, epochs: int) -> None:
+def train(folder, epochs):
     """Train as one of the workers that ``TF_CONFIG`` names; the first prints how far they are.
 
     At the end each prints a digest of its weights and averages.
@@ -71,9 +67,9 @@ def train(folder: Path | str, epochs: int) -> None:
     print("weights and averages:", digest(model))
 
 
-def network() -> keras.Model:
+def network():
     """Return the network, whose batch normalizations see the batches of all workers as one."""
-    layers: list[Any] = [keras.Input((64,)), keras.layers.Reshape((8, 8, 1))]
+    layers = [keras.Input((64,)), keras.layers.Reshape((8, 8, 1))]
     for filters, strides in ((16, 1), (32, 2)):
         layers += [
             keras.layers.Conv2D(filters, 3, strides, padding="same", use_bias=False),
@@ -83,13 +79,13 @@ def network() -> keras.Model:
     return keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(10)])
 
 
-def digest(model: keras.Model) -> str:
+def digest(model):
     """Return twelve letters that are the same only if all weights and averages are, bit for bit."""
     state = b"".join(variable.numpy().tobytes() for variable in model.variables)
     return sha256(state).hexdigest()[:12]
 
 
-def shares(strategy: Any, x: Any, y: Any, batch_size: int, seed: int | None = None) -> Any:
+def shares(strategy, x, y, batch_size, seed=None):
     """Return batches, of which each worker gets its share.
 
     ``batch_size`` is that of all together. With a ``seed`` examples are shuffled before they are
@@ -97,7 +93,7 @@ def shares(strategy: Any, x: Any, y: Any, batch_size: int, seed: int | None = No
     has none would get an empty share, at which the convolutions of oneDNN fail.
     """
 
-    def share_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
+    def share_of(context):
         data = tf.data.Dataset.from_tensor_slices((x.astype("float32"), y))
         if seed is not None:
             data = data.shuffle(len(x), seed)
@@ -108,36 +104,36 @@ def shares(strategy: Any, x: Any, y: Any, batch_size: int, seed: int | None = No
     return strategy.distribute_datasets_from_function(share_of)
 
 
-def steps(
-    strategy: Any, model: Any, optimizer: Any, signature: Any
-) -> tuple[Callable[..., Any], ...]:
-    """Return what makes one step of training, and one of testing, on a batch of all workers.
+def steps(strategy, model, optimizer, signature):
+    """Return one step of training, and one of testing, on a batch of all workers.
 
-    ``signature`` is what batches look like on all workers. By it the steps are traced, and not by
-    the shapes of the batches here, so that the workers run the same graph.
+    ``signature`` is what batches look like on all workers. The steps are traced by
+    that, not by the batches here, so that all workers run the same graph.
     """
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
 
-    def learn(x: Any, y: Any) -> None:
+    def learn(x, y):
         here = tf.cast(tf.shape(x)[0], tf.float32)
         examples = tf.distribute.get_replica_context().all_reduce("SUM", here)
         with tf.GradientTape() as tape:
             loss = cross_entropy(y, model(x, training=True)) / examples
-        optimizer.apply(
-            tape.gradient(loss, model.trainable_variables)
-        )  # which adds up those of all
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply(gradients)  # which adds up those of all workers
 
-    def count(x: Any, y: Any) -> Any:
-        answers = tf.argmax(model(x, training=False), axis=-1, output_type=y.dtype)
-        return tf.stack([tf.math.count_nonzero(answers == y), tf.size(y, tf.int64)])
+    def count(x, y):
+        answers = tf.argmax(model(x, training=False), axis=-1)
+        right = tf.math.count_nonzero(answers == tf.cast(y, answers.dtype))
+        return tf.stack([right, tf.size(y, tf.int64)])
 
-    def train_step(x: Any, y: Any) -> None:
+    @tf.function(input_signature=signature)
+    def train_step(x, y):
         strategy.run(learn, (x, y))
 
-    def test_step(x: Any, y: Any) -> Any:
+    @tf.function(input_signature=signature)
+    def test_step(x, y):
         return strategy.reduce("SUM", strategy.run(count, (x, y)), axis=None)
 
-    return tuple(tf.function(step, input_signature=signature) for step in (train_step, test_step))
+    return train_step, test_step
 
 
 if __name__ == "__main__":
