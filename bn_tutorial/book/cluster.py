@@ -36,7 +36,7 @@ class Cluster:
     Parameters
     ----------
     command
-        What to run, as for `subprocess.Popen`.
+        The program to run, and its arguments.
     workers
         How many processes.
 

@@ -15,9 +15,11 @@ import tensorflow as tf
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from .._checks import Array
+from ..models._batches import examples_in
 from ..models._measured import moments_of_examples
 from ..models._observing import observing, on_batch_statistics
 from ..models._state import eagerly
+from ._noise import is_of_keras, silenced
 from ._sampling import Sample
 from ._tracing import Trace, number, tracing
 
@@ -47,18 +49,20 @@ class Norm:
     training: Calls = field(default_factory=Calls)  # the model in training mode
     batch: Calls = field(default_factory=Calls)  # batch statistics, all else as in inference
     inference: Calls = field(default_factory=Calls)
-    validation: Calls = field(default_factory=Calls)  # as `batch`, on other data
+    validation: Calls = field(default_factory=Calls)  # as `inference`, on other data
     order: int = -1  # in which it was called first
     moves: int = 0  # of its averages in one training step
     moves_forward: int = 0
-    own_moves: int | None = None  # in one call of the model's own `train_step`
+    own_moves: int | None = None  # in the model's own `train_step`, or None if it calls it not
+    untold: str = ""  # why `fit` calls it in inference mode: its model's "train_step", or "call"
+    is_repeated: bool = False  # by a TimeDistributed around it
     has_bias_before: bool = False
-    is_random_before: bool = False
+    random_before: frozenset[str] = frozenset()  # whose chance makes its inputs random
     relu_after: str | None = None
     mask_lost: float = 0.0  # the share of positions that a mask which did not arrive leaves out
     channel_axis: int | None = None  # of the convolution before, or else after it
     axis_from_before: bool = False
-    rank: int = 0  # of its inputs
+    shape: tuple[int, ...] = ()  # of its inputs
 
     def __post_init__(self) -> None:
         self.mean, self.variance = (
@@ -73,25 +77,25 @@ class Norm:
 
 @dataclass
 class Outputs:
-    """How far apart the outputs of a model in two modes are, and their losses."""
+    """How far apart the outputs of a model in two modes are, and their losses, by example."""
 
-    count: int = 0
+    count: int = 0  # examples
     apart: float = 0.0  # squares, summed
     spread: float = 0.0
     bias: float = 0.0
     along: float = 0.0
-    losses: list[tuple[float, float]] = field(default_factory=list)
+    losses: list[tuple[float, float, int]] = field(default_factory=list)  # and of how many
 
-    def add(self, one: list[Array], other: list[Array], losses: tuple[Any, Any]) -> None:
-        self.count += 1
+    def add(self, one: Any, other: Any, losses: tuple[Any, Any], size: int) -> None:
+        self.count += size
         for a, b in zip(one, other, strict=True):
-            self.apart += float(np.mean((a - b) ** 2))
+            self.apart += size * float(np.mean((a - b) ** 2))
             around = b - b.mean(axis=0, keepdims=True) if len(b) > 1 else b
-            self.spread += float(np.mean(around**2)) * (len(b) / max(len(b) - 1, 1))
-            self.bias += float(np.mean((a - b).mean(axis=0) ** 2))
-            self.along += float(np.mean((a - b) * around))
+            self.spread += size * float(np.mean(around**2)) * (len(b) / max(len(b) - 1, 1))
+            self.bias += size * float(np.mean((a - b).mean(axis=0) ** 2))
+            self.along += size * float(np.mean((a - b) * around))
         if None not in losses:
-            self.losses.append((float(losses[0]), float(losses[1])))
+            self.losses.append((float(losses[0]), float(losses[1]), size))
 
     @property
     def size(self) -> float:
@@ -107,7 +111,10 @@ class Outputs:
     @property
     def loss(self) -> tuple[float, float] | None:
         """The mean losses of both, or None."""
-        return tuple(np.mean(self.losses, axis=0)) if self.losses else None
+        if not self.losses:
+            return None
+        first, second, sizes = np.transpose(self.losses)
+        return float(np.average(first, weights=sizes)), float(np.average(second, weights=sizes))
 
 
 @dataclass
@@ -117,14 +124,17 @@ class Examined:
     model: Any
     norms: list[Norm]
     steps: int = 0
-    validated: int = 0
+    is_whole: bool = False  # whether there were no more batches than those
+    validation_losses: list[tuple[float, int]] = field(default_factory=list)  # and of how many
+    is_better_adapted: bool = True  # whether the first of them falls with the batch's statistics
     steps_per_epoch: int | None = None
     batch_against_inference: Outputs = field(default_factory=Outputs)
     right_against_inference: Outputs = field(default_factory=Outputs)
     batch_against_right: Outputs = field(default_factory=Outputs)
     training_against_batch: Outputs = field(default_factory=Outputs)
+    others_against_batch: Outputs = field(default_factory=Outputs)  # without noise of Keras's own
     is_random: bool = False  # whether anything is, in training mode
-    trains_by_default: str | None = None  # a layer whose `call` has training=True by default
+    trains_by_default: Any = None  # a layer whose `call` has training=True by default
     step_failed: str | None = None  # what the model's own `train_step` raised
     finite_inputs: bool = True
     finite_outputs: bool = True
@@ -139,24 +149,32 @@ class Examined:
 class Passes:
     """Runs a model in several modes on batch after batch.
 
-    Every pass leaves the variables as they were, so that the order does not matter.
+    Every pass leaves the variables as they were, so that the order does not matter, and all passes
+    of a batch have the same noise.
     """
 
     def __init__(self, model: Any, norms: list[Norm], variables: list[Any]) -> None:
         self.model = model
         self.examined = Examined(model, norms)
         self._norms = {id(norm.layer): norm for norm in norms}
+        self._noisy: list[Any] = []  # layers of Keras
         self._state = [(variable, tf.identity(variable)) for variable in variables]
 
     def train(self, batch: tuple[Any, Any, Any], step: int) -> None:
         """Run the passes on a batch of what the model is trained on."""
         x, y, weight = batch
         examined = self.examined
+        self._reseed()
         inputs = map(np.asarray, keras.tree.flatten(x))
         examined.finite_inputs &= all(np.isfinite(a).all() for a in inputs if a.dtype.kind == "f")
         modes = {"batch": self._run("batch", x), "inference": self._run("inference", x)}
-        if step % 2 == 0:
-            modes["training"] = self._training_step(x) if step == 0 else self._run("training", x)
+        if step == 0:
+            modes["training"] = self._training_step(x)
+            modes["others"] = (
+                self._without_noise(x, training=True) if self._noisy else modes["training"]
+            )
+        elif step % 2 == 0:
+            modes["training"] = self._run("training", x)
         else:
             modes["right"] = self._right(x)
         losses = {mode: self._loss(x, y, weight, outputs) for mode, outputs in modes.items()}
@@ -165,18 +183,28 @@ class Passes:
         pairs = {
             ("inference", "batch"): examined.batch_against_inference,
             ("training", "batch"): examined.training_against_batch,
+            ("others", "batch"): examined.others_against_batch,
             ("inference", "right"): examined.right_against_inference,
             ("batch", "right"): examined.batch_against_right,
         }
         for (one, other), outputs in pairs.items():
             if one in modes and other in modes:
-                outputs.add(arrays[one], arrays[other], (losses[one], losses[other]))
+                outputs.add(
+                    arrays[one], arrays[other], (losses[one], losses[other]), examples_in(x)
+                )
         examined.steps += 1
 
     def validate(self, batch: tuple[Any, Any, Any]) -> None:
         """Run the pass on a batch of other data."""
-        self._run("validation", batch[0])
-        self.examined.validated += 1
+        x, y, weight = batch
+        examined = self.examined
+        loss = self._loss(x, y, weight, self._run("validation", x))
+        if loss is None:
+            return
+        if not examined.validation_losses:
+            adapted = self._loss(x, y, weight, self._without_noise(x, training=False))
+            examined.is_better_adapted = adapted is not None and adapted < loss
+        examined.validation_losses.append((loss, examples_in(x)))
 
     def _run(self, mode: str, x: Any) -> Any:
         """Run the model, and write down what its batch normalizations are called on."""
@@ -193,13 +221,12 @@ class Passes:
             calls.dtypes.add(inputs.dtype.name)
             place = counts[id(layer)]
             counts[id(layer)] += 1
-            if mode != "inference":
-                batch = moments_of_examples(layer, inputs, given.get("mask"))
-                calls.sample.add(batch)
-                calls.places[place].add(batch)
+            batch = moments_of_examples(layer, inputs, given.get("mask"))
+            calls.sample.add(batch)
+            calls.places[place].add(batch)
             if norm.order < 0:
                 norm.order = sum(counts.values())
-            if mode not in ("batch", "validation"):
+            if mode != "batch":
                 outputs, moved = _watched(layer, call, inputs, given)
                 calls.moved |= moved
                 return outputs
@@ -211,6 +238,12 @@ class Passes:
 
         with self._restored(), observing((norm.layer for norm in self._norms.values()), see):
             return self.model(x, training=mode == "training")
+
+    def _without_noise(self, x: Any, training: bool) -> Any:
+        """Run the model with the statistics of the batch, and Keras's noisy layers in inference."""
+        layers = (norm.layer for norm in self._norms.values())
+        with self._restored(), silenced(self._noisy), observing(layers, on_batch_statistics):
+            return self.model(x, training=training)
 
     def _right(self, x: Any) -> Any:
         """Run the model in inference mode, with the averages that the data so far would give."""
@@ -256,11 +289,16 @@ class Passes:
         return outputs
 
     def own_step(self, batch: tuple[Any, Any, Any]) -> None:
-        """Let a model that has a `train_step` of its own take one step, and count the moves."""
+        """Let a model take one step as `fit` does, where its own code says what it calls how."""
         model = self.model
-        own = getattr(type(model), "train_step", None)
         optimizer = getattr(model, "optimizer", None)
-        if own in (None, keras.Model.train_step) or not getattr(optimizer, "built", False):
+        if not (isinstance(model, keras.Model) and getattr(optimizer, "built", False)):
+            return
+        own_step, own_loss = (
+            getattr(type(model), name) is not getattr(keras.Model, name)
+            for name in ("train_step", "compute_loss")
+        )
+        if not (own_step or own_loss) and getattr(model, "_call_has_training_arg", True):
             return
         moves: dict[int, int] = defaultdict(int)
 
@@ -278,16 +316,18 @@ class Passes:
                 self.examined.step_failed = f"{type(error).__name__}: {error}"
                 return
         for norm in self._norms.values():
-            norm.own_moves = moves[id(norm.layer)]
+            norm.own_moves = moves.get(id(norm.layer))
+            if norm.own_moves == 0:
+                norm.untold = "train_step" if own_step else "call"
 
     def _read(self, trace: Trace, ends: dict[int, Any], lost: dict[int, Any]) -> None:
         """Write down what the trace of a step says of each batch normalization."""
         outputs_of = {number(outputs): key for key, (_, outputs) in ends.items()}
         for key, (inputs, outputs) in ends.items():
             norm = self._norms[key]
-            norm.rank = inputs.shape.rank
+            norm.shape = tuple(inputs.shape)
             norm.has_bias_before = trace.bias_of(inputs)
-            norm.is_random_before = number(inputs) in trace.random
+            norm.random_before = trace.random.get(number(inputs), frozenset())
             norm.relu_after = trace.relu_after(outputs)
             if (mask := lost.get(key)) is not None:
                 norm.mask_lost = 1.0 - float(tf.reduce_mean(tf.cast(mask, "float32")))
@@ -306,6 +346,7 @@ class Passes:
                 if at in outputs_of or _channel_axis(trace.layers.get(at), None) is not None:
                     break
         self.examined.is_random = bool(trace.random)
+        self._noisy = [layer for layer in trace.noisy.values() if is_of_keras(layer)]
 
     def _loss(self, x: Any, y: Any, weight: Any, outputs: Any) -> float | None:
         """Return the loss without regularizers, or None where there is none."""
@@ -313,6 +354,13 @@ class Passes:
         if y is None or loss is None:
             return None
         return float(loss(y, outputs, weight))
+
+    def _reseed(self) -> None:
+        """Let Keras's layers draw other random numbers from now on."""
+        for i, (variable, value) in enumerate(self._state):
+            if "seed_generator_state" in variable.name:
+                self._state[i] = variable, value + tf.cast([1, 0], value.dtype)
+                variable.assign(self._state[i][1])
 
     @contextmanager
     def _restored(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from ._sampling import Gap, Sample, gap_between
 
 __all__ = [
     "averages_cost",
+    "costs_loss",
     "gap_of",
     "gap_without_noise",
     "is_at_start",
@@ -21,6 +22,7 @@ __all__ = [
     "is_forced",
     "is_trained",
     "momentum_of",
+    "unlikeness_of",
 ]
 
 COST = 0.1  # of the standard deviation of the outputs
@@ -80,7 +82,21 @@ def is_forced(norm: Norm) -> bool:
     """Whether a layer that is not frozen does not move its averages while its model trains."""
     calls = norm.training
     can_move = norm.layer.trainable and norm.layer.momentum < 1
-    return can_move and bool(calls.sample.batches) and not calls.moved
+    return can_move and (bool(norm.untold) or (bool(calls.sample.batches) and not calls.moved))
+
+
+def unlikeness_of(norm: Norm) -> tuple[float, float] | None:
+    """Return by how many σ the means of batches scatter, and how many times more than by chance.
+
+    None where chance may explain it. Of several places, each is compared with itself.
+    """
+    places = [place for place in norm.batch.places.values() if place.batches]
+    batches = min(place.batches for place in places)
+    ratio = float(np.mean([place.unlikeness() for place in places]))
+    scatter = [place.means.variance / (place.variance + norm.epsilon) for place in places]
+    off = float(np.sqrt(np.mean(scatter)))
+    is_unlike = batches >= 4 and ratio > (3 if batches >= 8 else 5) and off > 0.1
+    return (off, ratio) if is_unlike else None
 
 
 def is_at_start(norm: Norm) -> bool:
@@ -124,7 +140,16 @@ def averages_cost(examined: Examined) -> bool:
         return examined.batch_against_inference.size > COST
     if now.size <= max(examined.batch_against_right.size, COST):
         return False
-    return now.loss is None or now.loss[0] - now.loss[1] > COST * abs(now.loss[1])
+    return costs_loss(examined)
+
+
+def costs_loss(examined: Examined) -> bool:
+    """Whether the loss is a tenth higher with the present averages than with the right ones.
+
+    True where there is no loss.
+    """
+    loss = examined.right_against_inference.loss
+    return loss is None or loss[0] - loss[1] > COST * abs(loss[1])
 
 
 def _as_array(variable: Any) -> Array:

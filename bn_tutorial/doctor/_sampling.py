@@ -6,7 +6,9 @@ deviation moves it by 1, and so does a variance that is off by a factor e².
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from math import log
 from statistics import NormalDist
 
 import numpy as np
@@ -35,7 +37,9 @@ class Sample:
     example_variances: Measured = field(default_factory=Measured)
     shares: Measured = field(default_factory=Measured)  # of one example in its batch
     peaks: Measured = field(default_factory=Measured)  # the largest share of an example in squares
+    still: Measured = field(default_factory=Measured)  # 1 of a batch in which a channel is constant
     largest: float = 0.0
+    sizes: Counter[int] = field(default_factory=Counter)  # of the batches, in examples
 
     def add(self, batch: ExampleMoments) -> None:
         """Add a batch."""
@@ -55,7 +59,9 @@ class Sample:
         squares = around * batch.counts[there]
         peaks = squares.max(0) / np.maximum(squares.sum(0), 1e-300)
         self.peaks.add(1, peaks, nothing)
+        self.still.add(1, _is_constant(mean, variance).astype(float), nothing)
         self.largest = max(self.largest, batch.largest)
+        self.sizes[len(means)] += 1
 
     @property
     def batches(self) -> int:
@@ -81,6 +87,12 @@ class Sample:
         """Return the deviation of a batch's mean in σ, were the batch drawn at random."""
         return np.sqrt(self._by_example()[0] / (self.variance + epsilon))
 
+    def usual(self) -> tuple[int, float]:
+        """Return the usual size of a batch, and the mean share of an example from that size on."""
+        usual = max(self.sizes, key=lambda size: (self.sizes[size], size))
+        kept = {size: count for size, count in self.sizes.items() if size >= usual}
+        return usual, sum(count / size for size, count in kept.items()) / sum(kept.values())
+
     def unlikeness(self) -> float:
         """Return how much more batches scatter than batches drawn at random: about 1 for those."""
         by_example, by_batch = self._by_example()[0], self._by_batch()[0]
@@ -94,6 +106,10 @@ class Sample:
     def _by_batch(self) -> tuple[Array, Array]:
         unbiased = self.batches / max(self.batches - 1, 1)
         return self.means.variance * unbiased, self.variances.variance * unbiased
+
+
+def _is_constant(mean: Array, variance: Array) -> Array:
+    return np.asarray(variance <= (ROUNDING * mean) ** 2)
 
 
 @dataclass(frozen=True)
@@ -139,17 +155,38 @@ def gap_between(
     """Return how far a mean and a variance are from those of a sample.
 
     ``batches`` says of how many batches, as it were, the former are the average. ``against`` are
-    other statistics of the sample than those of all its values.
+    other statistics of the sample than those of all its values. A channel that has one value in one
+    of both, and other values in the other so seldom that chance explains it, counts as no gap.
     """
     true_mean, true_variance = against or (sample.mean, sample.variance)
     spread = true_variance + epsilon
     noise = np.stack(sample.scatter()) / np.stack([spread, 4 * spread**2])
     rounding = ROUNDING**2 * (1 + np.stack([true_mean**2 / spread, np.zeros_like(spread)]))
     chance = noise * (1 / sample.batches + 1 / batches) + rounding
+    known = np.logical_not(_is_too_rare(mean, variance, sample, batches))
     with np.errstate(invalid="ignore"):
         return Gap(
-            (mean - true_mean) / np.sqrt(spread),
-            0.5 * np.log((variance + epsilon) / spread),
+            known * (mean - true_mean) / np.sqrt(spread),
+            known * 0.5 * np.log((variance + epsilon) / spread),
             np.sqrt(chance),
             np.sqrt(noise),
         )
+
+
+def _is_too_rare(mean: Array, variance: Array, sample: Sample, batches: float) -> Array:
+    """Tell channels that are constant on one side, and nearly so on the other.
+
+    Of values with a mean that is d off a constant, at least d² / (d² + variance) are another value
+    (Cantelli). A share of -log(p) / n of them is not met in n examples with probability p.
+    """
+    apart = (mean - sample.mean) ** 2
+    examples = sample.example_means.count
+
+    def seldom(constant: Array, variance: Array, count: float) -> Array:
+        share = apart / np.maximum(apart + variance, 1e-300)
+        return np.logical_and.reduce([constant, share > 0, share * count <= -log(CHANCE)])
+
+    return np.logical_or(
+        seldom(_is_constant(sample.mean, sample.variance), variance, examples),
+        seldom(_is_constant(mean, variance), sample.variance, examples * batches / sample.batches),
+    )

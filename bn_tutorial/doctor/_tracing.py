@@ -25,12 +25,14 @@ class Trace:
     """The operations that ran eagerly, by the numbers that TensorFlow gives to tensors."""
 
     makers: dict[int, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
-    random: set[int] = field(default_factory=set)
+    random: dict[int, frozenset[str]] = field(default_factory=dict)  # and whose chance it is
+    noisy: dict[int, Any] = field(default_factory=dict)  # the innermost layers that drew numbers
     variables: dict[int, tuple[int, ...]] = field(default_factory=dict)  # their shapes
     masks: dict[int, Any] = field(default_factory=dict)
     layers: dict[int, Any] = field(default_factory=dict)  # the innermost that returned it
     calls: list[tuple[Any, list[int]]] = field(default_factory=list)  # a layer, and its inputs
     relus: dict[int, str] = field(default_factory=dict)
+    inside: list[Any] = field(default_factory=list)  # the layers whose calls have not ended
 
     def saw_operation(
         self, op_type: Any, inputs: Any, attrs: Any, outputs: Any, *_: Any, **__: Any
@@ -40,11 +42,14 @@ class Trace:
         sources = tuple(number(tensor) for tensor in inputs)
         if kind == "ReadVariableOp":
             self.variables.update((number(out), tuple(out.shape)) for out in outputs)
+        chance = frozenset[str]().union(*(self.random.get(source, ()) for source in sources))
+        if "Random" in kind:
+            chance |= {self._drawing()}
         for out in outputs:
             me = number(out)
             self.makers[me] = kind, sources
-            if "Random" in kind or any(source in self.random for source in sources):
-                self.random.add(me)
+            if chance:
+                self.random[me] = chance
             if kind in HANDS_ON and sources and sources[0] in self.variables:
                 self.variables[me] = tuple(out.shape)
             for source in sources:
@@ -52,6 +57,14 @@ class Trace:
                     self.masks[me] = mask
         if kind in RELUS:
             self.relus[sources[0]] = kind
+
+    def _drawing(self) -> str:
+        """Take a note of the layer that draws random numbers; return its name."""
+        if not self.inside:
+            return "the model"
+        layer = self.inside[-1]
+        self.noisy[id(layer)] = layer
+        return str(layer.name)
 
     def saw_layer(self, layer: Any, inputs: Any, outputs: Any) -> None:
         """Take a note of the call of a layer, which ended."""
@@ -107,7 +120,11 @@ def tracing() -> Iterator[Trace]:
     call = keras.layers.Layer.__call__
 
     def noted(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        outputs = call(layer, *args, **kwargs)
+        trace.inside.append(layer)
+        try:
+            outputs = call(layer, *args, **kwargs)
+        finally:
+            trace.inside.pop()
         trace.saw_layer(layer, args[:1] or list(kwargs.values())[:1], outputs)
         return outputs
 

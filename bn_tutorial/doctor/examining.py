@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
 from typing import Any
@@ -15,7 +14,7 @@ from ..models._state import build_on, unchanged, variables_of
 from ..models._types import Layer
 from ._examined import Examined, Norm, Passes
 from ._rules import RULES, modes_disagree
-from ._written import modes_written, trains_by_default
+from ._written import modes_written, repeated, trains_by_default
 from .report import SEVERITIES, Finding, LayerStatistics, Report
 
 __all__ = ["examine"]
@@ -48,10 +47,11 @@ def examine(
     The model runs eagerly on batches of ``train``: with the statistics of the batch, in inference
     mode, and by turns in training mode and in inference mode with the averages that the data would
     give; three forward passes for each batch, and one step with gradients. (A model that has a
-    ``train_step`` of its own takes it once.) What its batch normalizations are called on is
-    compared with what they store. A difference counts if it is neither chance, by the scatter of
-    the examples and of the batches, nor as small as the differences that training itself makes
-    from batch to batch.
+    ``train_step`` or ``compute_loss`` of its own, or a ``call`` without ``training``, takes a step
+    of training once; one with noise of Keras's layers runs once more without it.) What its batch
+    normalizations are called on is compared with what they store. A difference counts if it is
+    neither chance, by the scatter of the examples and of the batches, nor as small as the
+    differences that training itself makes from batch to batch.
 
     All of the model is as it was when this returns, or raises: weights, averages, optimizer, seeds,
     ``trainable``, compiled functions, metrics. Two things cannot be given back: what a generator
@@ -112,6 +112,9 @@ def examine(
     build_on(model, first[0])
     written = modes_written(model)
     norms = [Norm(way, norm, written.get(id(norm))) for way, norm in batch_norms_of(model)]
+    again = repeated(model)
+    for norm in norms:
+        norm.is_repeated = id(norm.layer) in again
     progress = _Progress(steps)
     examples = 0
     with unchanged(model):
@@ -123,6 +126,8 @@ def examine(
             progress.show(step + 1)
             if steps is None and examples >= ENOUGH_EXAMPLES and step + 1 >= FEWEST:
                 break
+        else:
+            passes.examined.is_whole = step + 1 < (MOST if steps is None else steps)
         progress.end()
         if validation is not None:
             for batch in batches_of(validation, step + 1, batch_size, "validation", shuffled=True):
@@ -131,7 +136,7 @@ def examine(
         examined.steps_per_epoch = steps_per_epoch
         examined.trains_by_default = trains_by_default(model)
         findings = [finding for rule in RULES for finding in rule(examined)]
-        findings += _of_the_whole(examined, findings)
+        findings += modes_disagree(examined, _causes(findings))
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Report(tuple(findings), _statistics(examined), examined.steps, examples)
 
@@ -147,22 +152,14 @@ def _refuse_what_cannot_be_called(model: Any) -> None:
         )
 
 
-def _of_the_whole(examined: Examined, findings: list[Finding]) -> list[Finding]:
-    """Return whether the modes disagree; only a note where something that was found explains it."""
+def _causes(findings: list[Finding]) -> str:
+    """Return the codes of what was found and makes the modes of a model differ."""
     found = {
         finding.code
         for finding in findings
         if finding.severity != "note" or finding.code == "averages-never-moved"  # a new model
     }
-    whole = list(modes_disagree(examined))
-    if not (causes := ", ".join(sorted(found & EXPLAINS))):
-        return whole
-    return [
-        dataclasses.replace(
-            finding, severity="note", message=f"{finding.message}; {causes} may explain it"
-        )
-        for finding in whole
-    ]
+    return ", ".join(sorted(found & EXPLAINS))
 
 
 def _statistics(examined: Examined) -> tuple[LayerStatistics, ...]:

@@ -28,18 +28,20 @@ from ward_structure import (
 )
 
 from bn_tutorial.book.data import digits
+from bn_tutorial.models import recalibrate
 
 L = keras.layers
 
 
 @dataclass
 class Healthy:
-    """A model, and the arguments of `examine`."""
+    """A model, the arguments of `examine`, and codes of which nothing may be found at all."""
 
     model: Any
     train: Any
     validation: Any = None
     options: dict[str, Any] = field(default_factory=dict)
+    spared: tuple[str, ...] = ()
 
 
 # What makes a healthy model, by its clothes.
@@ -291,3 +293,88 @@ def gives_way():
     z = theirs()(L.Dense(16, use_bias=False)(inputs), training=False)
     model = keras.Model(inputs, L.Dense(2)(L.ReLU()(z)))
     return Healthy(fitted(model, *train), listed(*train), listed(*test))
+
+
+# What reports of strangers took for a disease.
+
+
+@healthy("validated one by one, while its batches normalize features that hardly vary alone")
+def one_by_one():
+    train, test = halves(*samples(8, count=1024))
+    model = keras.Sequential([keras.Input((8,))])
+    for _ in range(3):
+        for layer in (L.Dense(24, use_bias=False), L.BatchNormalization(), L.ReLU()):
+            model.add(layer)
+    model.add(L.Dense(2))
+    alone = [tuple(part[i : i + 1] for part in test) for i in range(64)]
+    return Healthy(fitted(model, *train), train, alone, spared=("data-shift",))
+
+
+@healthy("columns of a one-hot code that are seldom 1, and a small epsilon")
+def one_hot():
+    rng = np.random.default_rng(0)
+    share = 1 / np.arange(1, 31) ** 2
+    kinds = rng.choice(30, 8192, p=share / share.sum())
+    train, test = halves(np.eye(30, dtype="float32")[kinds], kinds % 2)
+    keras.utils.set_random_seed(0)
+    weak = L.Dense(2, kernel_regularizer=keras.regularizers.L2(0.01))
+    model = keras.Sequential([keras.Input((30,)), theirs(epsilon=1e-5), weak])
+    return Healthy(fitted(model, *train), train, test, spared=("data-shift", "averages-lag"))
+
+
+class Ghosts(L.Layer):
+    """Normalizes each half of a batch by itself, and says so to the norm."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def call(self, inputs, training=None):
+        if not training:
+            return self.norm(inputs, training=False)
+        halves = tf.split(inputs, 2)
+        return tf.concat([self.norm(half, training=True) for half in halves], 0)
+
+
+@healthy("ghost batches: each half of a batch is normalized by itself")
+def ghosts():
+    train, test = halves(*samples(8, count=1024))
+    return Healthy(fitted(dense(Ghosts(ours())), *train), train, test, ARRAYS)
+
+
+def augmented(*first):
+    """A classifier of images, behind layers of Keras that change them in training."""
+    x, _, y, _ = digits()
+    train, test = halves(2 * x[:1024].reshape(-1, 8, 8, 1).astype("float32") - 1, y[:1024] % 3)
+    keras.utils.set_random_seed(0)
+    layers = [L.Conv2D(8, 3, use_bias=False), L.BatchNormalization(), L.ReLU()]
+    out = [L.GlobalAveragePooling2D(), L.Dense(3)]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *first, *layers, *out])
+    return Healthy(fitted(model, *train), train, test)
+
+
+@healthy("noise of Keras's own before the norm, recalibrated without it")
+def noise_before():
+    one = augmented(L.GaussianNoise(1.0))
+    recalibrate(one.model, one.train[0])
+    return one
+
+
+class MonteCarlo(L.Dropout):
+    """Drops in inference as well, of which many answers are averaged."""
+
+    def call(self, inputs, training=None):
+        return super().call(inputs, training=True)
+
+
+@healthy("dropout in inference as well, for many answers of which to take the mean")
+def monte_carlo():
+    train, test = halves(*samples(8, count=1024))
+    layers = [L.Dense(16, use_bias=False), ours(), L.ReLU(), MonteCarlo(0.5), L.Dense(2)]
+    model = keras.Sequential([keras.Input((8,)), *layers])
+    return Healthy(fitted(model, *train), train, test, ARRAYS)
+
+
+@healthy("augmentation within the model")
+def augmentation():
+    return augmented(L.RandomFlip("horizontal"), L.RandomTranslation(0.1, 0.1))

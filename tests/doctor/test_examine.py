@@ -168,6 +168,16 @@ def test_three_passes_for_each_batch_and_a_step():
     assert Counted.calls == 4 * 10 + 1
 
 
+def test_one_more_pass_without_noise_and_one_on_validation_that_has_a_loss():
+    noise = L.GaussianNoise(0.1)
+    counted = keras.Sequential([keras.Input((3,)), noise, L.BatchNormalization(), Counted()])
+    counted.compile("sgd", "mse", jit_compile=False)
+    batches = [(X[i : i + 10], X[i : i + 10]) for i in range(0, 60, 10)]
+    Counted.calls = 0
+    doctor.examine(counted, batches, batches)
+    assert Counted.calls == 3 * 6 + 1 + 1 + 6 + 1
+
+
 def test_memory_does_not_grow_with_the_number_of_batches():
     alive, memory, batch = [], [], None
 

@@ -108,6 +108,7 @@ def test_the_healthy_are_let_go(clothes):
     report = doctor.examine(one.model, one.train, one.validation, **one.options)
     report.raise_if("error")
     assert sum(finding.severity == "warning" for finding in report.findings) <= 1, report
+    assert not {finding.code for finding in report.findings} & set(one.spared), report
 
 
 def test_what_the_package_lists_is_what_the_rules_say_and_what_the_ward_has():

@@ -290,6 +290,26 @@ def _():
     return Patient(model, train, lambda m: loop(m, train), layer="skip/body/norm")
 
 
+class MuteNet(Net):
+    """Does not take the mode, which `fit` tells only to what takes it."""
+
+    def call(self, x):
+        return super().call(x)
+
+
+@patient("averages-never-moved", "subclassed, dense, a call that does not take training, tf.data")
+def mute():
+    keras.utils.set_random_seed(5)
+    train = dataset(rows())
+    norm = L.BatchNormalization(momentum=0.8, name="norm")
+    model = fitted(MuteNet(L.Dense(16, use_bias=False), norm), train)
+
+    def cure(model):
+        return fitted(Net(model.first, model.norm, model.head), train)
+
+    return Patient(model, train, cure, layer="norm")
+
+
 # averages-lag
 
 

@@ -478,6 +478,31 @@ def inference_in_a_layer():
     )
 
 
+class Forgetful(Own):
+    """Has a step of its own, which does not say that it trains."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x))
+        gradients = tape.gradient(loss, [v.value for v in self.trainable_variables])
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return {"loss": loss}
+
+
+@patient("inference-forced", "a step without training=True, averages of other data; subclassed")
+def forgotten_in_a_step():
+    x, y = samples(8)
+    model = dressed(Forgetful(ours()), fitted(Own(ours()), x, y))
+    x = 3 * x + 2
+    model.fit(x, y, batch_size=SIZE, verbose=0)
+
+    def cure(sick):
+        return fitted(dressed(Own(ours()), sick), x, y)
+
+    return Patient(model, (x, y), cure, layer="norm", options=ARRAYS)
+
+
 @patient("training-forced", "training=True in a functional model's own layer; 1D, a stream")
 def training_in_a_unit():
     x, y = samples(10, 4)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import inf, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
 
 from .._examined import Examined
-from .._fit import is_finite, momentum_of
-from .._sampling import gap_between
+from .._fit import COST, is_finite, momentum_of, unlikeness_of
+from .._sampling import Sample, gap_between
 from ..report import Finding
 from .words import and_others, in_sigma
 
@@ -22,6 +22,11 @@ __all__ = [
     "small_batch",
     "unlike_batches",
 ]
+
+LARGER = (
+    "larger batches, or train on with group normalization by replace_batch_norm; to fine-tune, "
+    "freeze"
+)
 
 
 def small_batch(examined: Examined) -> Iterator[Finding]:
@@ -48,7 +53,8 @@ def small_batch(examined: Examined) -> Iterator[Finding]:
         message = (
             f"{values:,.0f} values per channel and step: a batch's mean is off by {in_sigma(noise)}"
         )
-    remedy = "larger batches, or train on with group normalization by replace_batch_norm; to fine-tune, freeze"
+    rest, remedy = ("", LARGER) if alone else _of_the_rest(norm.batch.sample, noise)
+    message += rest
     if averaged > 0.2:
         message += f"; the averages, which remember few batches, are off by {in_sigma(averaged)}"
         remedy = f"a larger momentum than {norm.layer.momentum:g}; {remedy}"
@@ -56,15 +62,24 @@ def small_batch(examined: Examined) -> Iterator[Finding]:
     yield Finding("small-batch", severity, norm.way, message + and_others(found), evidence, remedy)
 
 
+def _of_the_rest(sample: Sample, noise: float) -> tuple[str, str]:
+    """Say whether it is only the batches of what is left over that are small, and what to do."""
+    size, share = sample.usual()
+    usual = noise * sqrt(share / float(sample.shares.mean.item()))
+    if usual > 0.25 or usual > 0.8 * noise:
+        return "", LARGER
+    return (
+        f", and without the batches of fewer than {size} examples by {in_sigma(usual)}",
+        "drop_remainder=True, or a batch size that leaves none over",
+    )
+
+
 def unlike_batches(examined: Examined) -> Iterator[Finding]:
     """The batches are no random draws from the same data."""
     found = []
     for norm in filter(is_finite, examined.seen):
-        sample = norm.batch.sample
-        ratio = sample.unlikeness()
-        off = float(np.sqrt(np.mean(sample.means.variance / (sample.variance + norm.epsilon))))
-        if sample.batches >= 4 and ratio > (3 if sample.batches >= 8 else 5) and off > 0.1:
-            found.append((off, ratio, norm))
+        if (unlikeness := unlikeness_of(norm)) is not None:
+            found.append((*unlikeness, norm))
     if found:
         off, ratio, norm = max(found, key=lambda item: item[0])
         yield Finding(
@@ -104,30 +119,52 @@ def data_shift(examined: Examined) -> Iterator[Finding]:
     """Validation data have other statistics than training data."""
     shifted = []
     for norm in filter(is_finite, examined.seen):
-        train, other = norm.batch.sample, norm.validation.sample
-        if not other.batches:
+        train, other = norm.inference.sample, norm.validation.sample
+        if not other.batches or not np.isfinite(train.variance + other.variance).all():
             continue
-        noise = gap_between(other.mean, other.variance, train, norm.epsilon, inf)
-        gap = gap_between(
-            other.mean, other.variance, train, norm.epsilon, _worth(other, train, norm.epsilon)
-        )
-        if gap.matters and noise.is_real:
+        worth = _worth(other, train, norm.epsilon)
+        gap = gap_between(other.mean, other.variance, train, norm.epsilon, worth)
+        if gap.matters:
             shifted.append((norm, gap))
     if not shifted:
         return
     first = shifted[0][0] is examined.seen[0]
     norm, gap = max(shifted, key=lambda pair: pair[1].size)
+    harms, losses, sentence = _on_validation(examined)
+    adapts = harms and examined.is_better_adapted
     yield Finding(
         "data-shift",
-        "warning" if first else "note",
+        "warning" if first and harms else "note",
         norm.way,
         f"validation data are {in_sigma(gap.size)} off training data, in {len(shifted)} of "
         f"{len(examined.seen)} layers"
-        + ("" if first else "; not in the first: shifted, or learnt by heart"),
-        {"gap": gap.size, "layers": len(shifted)},
-        "prepare validation data as training data; if they are what it will meet, "
-        "models.recalibrate(model, validation) adapts the averages",
+        + ("" if first else "; not in the first: shifted, or learnt by heart")
+        + sentence,
+        {"gap": gap.size, "layers": len(shifted), **losses},
+        "prepare validation data as training data"
+        + (
+            "; if they are what it will meet, and as mixed, models.recalibrate(model, validation) "
+            "adapts the averages"
+            if adapts
+            else ", if they are not"
+        ),
     )
+
+
+def _on_validation(examined: Examined) -> tuple[bool, dict[str, float], str]:
+    """Return whether the loss suffers, which is True where there is none, both losses, a sentence.
+
+    It is compared with that of training mode, which does not depend on the averages.
+    """
+    train = examined.batch_against_inference.loss
+    if train is None or not examined.validation_losses:
+        return True, {}, ""
+    each, sizes = np.transpose(examined.validation_losses)
+    loss = float(np.average(each, weights=sizes))
+    harms = not loss - train[1] <= COST * abs(train[1])
+    losses = {"loss_training": train[1], "loss_validation": loss}
+    sentence = f"; the loss is {loss:.3g}, and in training {train[1]:.3g}"
+    return harms, losses, sentence + ("" if harms else ": it does no harm")
 
 
 def _worth(other: Any, sample: Any, epsilon: float) -> float:

@@ -103,21 +103,30 @@ def small_variance(examined: Examined) -> Iterator[Finding]:
     """What comes in hardly varies, against ε."""
     found = []
     for norm in filter(is_finite, examined.seen):
-        relative = norm.batch.sample.variance / norm.epsilon
+        sample = norm.batch.sample
+        relative = sample.variance / norm.epsilon
         if (relative < 1).any():
             # Of a variance of ε/10000 the output has a standard deviation of a hundredth.
-            found.append((float(np.mean(relative < 1e-4)), float(np.mean(relative < 1)), norm))
+            constant, rare = relative < 1e-4, (relative < 1) & (sample.still.mean > 0.5)
+            low, seldom = float(np.mean(relative < 1)), float(np.mean(constant | rare))
+            found.append((float(np.mean(constant)), low, seldom, norm))
     if not found:
         return
-    constant, share, norm = max(found, key=lambda item: item[:2])
+    nothing, share, seldom, norm = max(found, key=lambda item: item[:2])
+    remedies = ["larger inputs or a smaller epsilon"] if seldom < share else []
+    if seldom:
+        remedies.append(
+            "constant channels: look at what is before; those that are seldom another value, as a "
+            "column of a one-hot code may be: leave them out, a smaller epsilon makes them worse"
+        )
     yield Finding(
         "small-variance",
-        "warning" if constant >= 0.1 else "note",
+        "warning" if nothing >= 0.1 else "note",
         norm.way,
         f"in {share:.0%} of the channels the variance is below ε = {norm.epsilon:g}, so they come "
-        f"out smaller than others; {constant:.0%} are as good as constant" + and_others(found),
-        {"share": share, "constant": constant, "layers": len(found)},
-        "larger inputs or a smaller epsilon; constant channels: look at what is before",
+        f"out smaller than others; {nothing:.0%} are as good as constant" + and_others(found),
+        {"share": share, "constant": nothing, "layers": len(found)},
+        "; ".join(remedies),
     )
 
 

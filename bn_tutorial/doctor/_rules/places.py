@@ -16,12 +16,15 @@ __all__ = ["not_examined", "shared_layer", "twice_a_step", "useless_bias", "wron
 def wrong_axis(examined: Examined) -> Iterator[Finding]:
     """The axis is not that of the channels of the convolution before, or after."""
     for norm in examined.seen:
-        if norm.channel_axis is None or norm.layer.axis % norm.rank == norm.channel_axis:
+        rank = len(norm.shape)
+        if norm.channel_axis is None or norm.layer.axis % rank == norm.channel_axis:
             continue
-        axis = norm.layer.axis % norm.rank
+        axis = norm.layer.axis % rank
+        alone = norm.shape[norm.channel_axis] == 1  # as the channel of a spectrogram
+        doubt = "note" if alone else "warning"
         yield Finding(
             "wrong-axis",
-            "error" if norm.axis_from_before else "warning",
+            "error" if norm.axis_from_before else doubt,
             norm.way,
             f"axis {axis} is normalized, of size {len(norm.mean)}, but the "
             f"convolution next to it has its channels on axis {norm.channel_axis}",
@@ -48,7 +51,9 @@ def shared_layer(examined: Examined) -> Iterator[Finding]:
             f"it is called at {len(places)} places, whose statistics "
             + (f"are {in_sigma(worst.size)} apart" if worst.matters else "are alike"),
             {"places": len(places), "gap": worst.size},
-            "a batch normalization for each place",
+            "a batch normalization without TimeDistributed, which sees all steps at once"
+            if norm.is_repeated
+            else "a batch normalization for each place",
         )
 
 
@@ -88,15 +93,15 @@ def not_examined(examined: Examined) -> Iterator[Finding]:
     for norm in examined.norms:
         calls = norm.batch
         if calls.unseen or not calls.sample.batches:
+            message = "the model does not call it on any value"
+            remedy = "examine the model around it, or call it outside of the graph"
+            if calls.unseen:
+                message = "it is called inside a graph, where nobody can look"
+            elif norm.own_moves:
+                message += ", but the model's own step of training moves its averages"
+                remedy = "examine the model that it is in; if it shall not learn, training=False"
             yield Finding(
-                "not-examined",
-                "note",
-                norm.way,
-                "it is called inside a graph, where nobody can look"
-                if calls.unseen
-                else "the model does not call it on any value",
-                {"calls": calls.unseen},
-                "examine the model around it, or call it outside of the graph",
+                "not-examined", "note", norm.way, message, {"calls": calls.unseen}, remedy
             )
     if examined.step_failed:
         yield Finding(
