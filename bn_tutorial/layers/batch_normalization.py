@@ -120,8 +120,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     batch and moves averages of its own, and a file gets those of the first. With
     ``synchronized=True`` the moments are those of all shares, and the averages the same on all
     replicas to the last bit, whatever the shares' sizes, masks and distance from zero. (Keras: not
-    under a mask, and not far from zero.) That takes two messages of 2·C float64 numbers forward, for
-    C channels, and one backward.
+    under a mask, and not far from zero.) For C channels, that takes two messages of 2·C float64
+    numbers forward, and one backward.
 
     **XLA.** What is traced for XLA (``jit_compile=True``, a TPU) is known as such while it is
     traced: it gets plain operations, in float64 where there is one value per channel.
