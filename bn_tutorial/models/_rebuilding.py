@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 from keras.src.models.functional import Functional
+from keras.src.saving.serialization_lib import SafeModeScope
 
 from ._graph import unwrapped
 from ._inside import batch_norms_of
@@ -41,12 +42,13 @@ class Rebuilding:
             raise ValueError(
                 f"model {model.name!r} is not built: give it an Input, or call it once"
             )
-        new = keras.models.clone_model(
-            model,
-            clone_function=self._anew,
-            call_function=None if isinstance(model, keras.Sequential) else self._call,
-            recursive=True,
-        )
+        with SafeModeScope(safe_mode=False):  # no code comes from a file here
+            new = keras.models.clone_model(
+                model,
+                clone_function=self._anew,
+                call_function=None if isinstance(model, keras.Sequential) else self._call,
+                recursive=True,
+            )
         self._check_apart()
         for old, copy in self._copies:
             _copy_variables(old, copy)
