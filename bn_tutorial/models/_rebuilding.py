@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 from keras.src.models.functional import Functional
-from keras.src.saving.serialization_lib import SafeModeScope
 
 from ._graph import unwrapped
 from ._inside import batch_norms_of
@@ -42,13 +41,12 @@ class Rebuilding:
             raise ValueError(
                 f"model {model.name!r} is not built: give it an Input, or call it once"
             )
-        with SafeModeScope(safe_mode=False):  # no code comes from a file here
-            new = keras.models.clone_model(
-                model,
-                clone_function=self._anew,
-                call_function=None if isinstance(model, keras.Sequential) else self._call,
-                recursive=True,
-            )
+        new = keras.models.clone_model(
+            model,
+            clone_function=self._anew,
+            call_function=None if isinstance(model, keras.Sequential) else self._call,
+            recursive=True,
+        )
         self._check_apart()
         for old, copy in self._copies:
             _copy_variables(old, copy)
@@ -57,8 +55,8 @@ class Rebuilding:
         return new
 
     def _anew(self, operation: Any) -> Any:
-        """Return what takes the place of a layer, or of an operation that is none: itself."""
-        if not isinstance(operation, keras.layers.Layer):
+        """Return what takes the place of a layer, or of an operation without state: itself."""
+        if not isinstance(operation, keras.layers.Layer) or _is_stateless(operation):
             return operation
         if is_batch_norm(operation):
             norm, wrapped = unwrapped(operation)
@@ -105,6 +103,11 @@ class Rebuilding:
                         f"weight {weight.path!r} belongs to more than one layer, {old.name!r} "
                         "among them; in a new model each would have its own"
                     )
+
+
+def _is_stateless(layer: Any) -> bool:
+    """Whether a layer can be part of two models, as it has nothing to remember."""
+    return layer.built and not layer.variables and len(layer._flatten_layers()) == 1
 
 
 def _check_graph(model: Any) -> None:

@@ -34,8 +34,8 @@ def replace_batch_norm(
     **By a function, in a new model.** Another kind of layer has other weights and is called with
     other arguments. So the function is called with each batch normalization and returns a new layer
     for its place, or that batch normalization itself to leave it there. `keras.models.clone_model`
-    makes the model, compiled as the old one was, if it was, with a new optimizer. All other layers
-    get the weights that they had, and the new ones γ and β if they have such of the same shape. A
+    makes the model, compiled as the old one was, if it was, with a new optimizer. (A loss that is a
+    lambda it refuses, as when it loads one.) All other layers get the weights that they had, and the new ones γ and β if they have such of the same shape. A
     new layer gets those of the arguments ``training`` and ``mask`` that its ``call`` takes.
 
     The weights were trained with batch statistics. With a group or layer normalization the outputs
@@ -56,7 +56,7 @@ def replace_batch_norm(
     keras.layers.Layer
         Given a class, ``model`` itself. In it, every layer whose class was exactly that of Keras or
         that of this package is a ``cls``; instances of other subclasses are left alone. Given a
-        function, a new model, which shares nothing with ``model``.
+        function, a new model, which shares with ``model`` only layers that have no variables.
 
     Raises
     ------
