@@ -35,8 +35,9 @@ def replace_batch_norm(
     other arguments. So the function is called with each batch normalization and returns a new layer
     for its place, or that batch normalization itself to leave it there. `keras.models.clone_model`
     makes the model, compiled as the old one was, if it was, with a new optimizer. (A loss that is a
-    lambda it refuses, as when it loads one.) All other layers get the weights that they had, and the new ones γ and β if they have such of the same shape. A
-    new layer gets those of the arguments ``training`` and ``mask`` that its ``call`` takes.
+    lambda it refuses, as when it loads one.) All other layers get the weights that they had, and
+    the new ones γ and β if they have such of the same shape. A new layer gets those of the
+    arguments ``training`` and ``mask`` that its ``call`` takes.
 
     The weights were trained with batch statistics. With a group or layer normalization the outputs
     are others until you have trained the model further.
