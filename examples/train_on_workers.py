@@ -88,18 +88,18 @@ def digest(model):
 def shares(strategy, x, y, batch_size, seed=None):
     """Return batches, of which each worker gets its share.
 
-    ``batch_size`` is that of all together. With a ``seed`` examples are shuffled before they are
-    dealt out, in the same way on all workers, and those that make no full batch are left out: who
-    has none would get an empty share, at which the convolutions of oneDNN fail.
+    ``batch_size`` is that of all together. With a ``seed`` examples are shuffled before
+    they are dealt out, in the same way on all workers, and those that make no full batch
+    of all workers are left out: who has none would get an empty share, at which the
+    convolutions of oneDNN fail.
     """
 
     def share_of(context):
         data = tf.data.Dataset.from_tensor_slices((x.astype("float32"), y))
         if seed is not None:
-            data = data.shuffle(len(x), seed)
+            data = data.shuffle(len(x), seed).take(len(x) // batch_size * batch_size)
         data = data.shard(context.num_input_pipelines, context.input_pipeline_id)
-        size = math.ceil(batch_size / context.num_replicas_in_sync)
-        return data.batch(size, drop_remainder=seed is not None)
+        return data.batch(math.ceil(batch_size / context.num_replicas_in_sync))
 
     return strategy.distribute_datasets_from_function(share_of)
 

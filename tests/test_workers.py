@@ -139,19 +139,17 @@ def test_their_number_makes_no_difference(tmp_path):
         np.testing.assert_allclose(four, one, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_the_death_of_a_worker_is_told_and_made_good(victim, undisturbed, tmp_path):
+def test_the_death_of_a_worker_is_told_and_made_good(undisturbed, tmp_path):
     with Cluster(training(tmp_path), 2) as cluster:
         while "epoch 1" not in cluster.outputs()[0]:
             assert cluster.processes[0].poll() is None, cluster.errors()
             time.sleep(0.05)
-        cluster.processes[victim].kill()
+        cluster.processes[1].kill()
         codes = cluster.wait(timeout=100)  # it takes 1 s, or 12 where only silence tells
-        assert codes[victim] == -signal.SIGKILL
-        assert codes[1 - victim] == 1
-        error = cluster.errors()[1 - victim]
+        assert codes == [1, -signal.SIGKILL]
+        error = cluster.errors()[0]
         assert "UnavailableError" in error
-        assert f"task:{victim}" in error
+        assert "task:1" in error
     again = finished(training(tmp_path), 2)
     assert "epoch 1" not in again[0]
     assert digests(again) == digests(undisturbed[1])
