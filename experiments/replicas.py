@@ -23,11 +23,11 @@ from bn_tutorial.models import recalibrate
 REPLICAS = 4
 EPOCHS = 4
 EXAMPLES = 1280
-SEEDS = range(5)
+SEEDS = range(8)
 CASES = [
     {"net": net, "size": size, "synchronized": synchronized}
     for net in ("dense", "conv")
-    for size in (2, 4, 8, 32)
+    for size in (2, 4, 8, 16, 32)
     for synchronized in (False, True)
 ]
 QUICK = [case for case in CASES if case["net"] == "dense" and case["size"] == 4]

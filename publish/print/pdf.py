@@ -15,7 +15,7 @@ import matplotlib
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from playwright.sync_api import Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from pypdf import PdfReader, PdfWriter
 
 from publish.print import BOOK, MATHJAX, TEMPLATES, output_folder
@@ -140,6 +140,19 @@ def write_fonts(target: Path) -> None:
     target.write_text(fill("fonts.conf.jinja", folders=folders), encoding="utf-8")
 
 
+def open_page(browser: Browser, source: Path) -> Page:
+    """Open what is to be printed, with its formulas set.
+
+    Chromium breaks the lines of some pages otherwise when it prints them a second time: each print
+    is the first one of a page of its own.
+    """
+    page = browser.new_page(viewport=VIEWPORT)
+    page.emulate_media(media="print")
+    page.goto(source.as_uri())
+    page.evaluate("typeset()")
+    return page
+
+
 def print_page(page: Page, target: Path, *, draft: bool = False) -> None:
     """Print ``page`` into the file ``target``; without tags and outline a ``draft`` is faster."""
     page.pdf(
@@ -179,11 +192,8 @@ def build(folder: Path) -> Path:
         browser = playwright.chromium.launch(
             executable_path=chromium(), env={**os.environ, "FONTCONFIG_FILE": str(fonts)}
         )
-        page = browser.new_page(viewport=VIEWPORT)
-        page.emulate_media(media="print")
-        page.goto(source.as_uri())
-        page.evaluate("typeset()")
-        print_page(page, target, draft=True)
+        print_page(open_page(browser, source), target, draft=True)
+        page = open_page(browser, source)
         number_contents(page, target)
         print_page(page, target)
         browser.close()
