@@ -1,6 +1,6 @@
 """Start a program several times on this machine, as the workers of a cluster.
 
-python -m bn_tutorial.book.cluster 2 python program.py argument
+From a terminal, ``python -m bn_tutorial.book.cluster 2 python program.py`` starts two.
 """
 
 from __future__ import annotations
