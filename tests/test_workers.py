@@ -29,6 +29,10 @@ def training(folder, epochs=EPOCHS):
     return [sys.executable, program, str(folder), "--epochs", str(epochs)]
 
 
+def example():
+    return runpy.run_path(str(EXAMPLES / "train_on_workers.py"))
+
+
 def finished(command, workers):
     """What each worker of a cluster prints that comes to a good end."""
     with Cluster(command, workers) as cluster:
@@ -42,7 +46,7 @@ def digests(outputs):
 
 def restored(folder):
     """The network of the last checkpoint, in this process alone."""
-    model = runpy.run_path(str(EXAMPLES / "train_on_workers.py"))["network"]()
+    model = example()["network"]()
     checkpoint = tf.train.Checkpoint(model=model)
     checkpoint.restore(tf.train.latest_checkpoint(str(folder))).expect_partial()
     return model
@@ -130,11 +134,9 @@ def test_the_file_serves_in_one_process_as_the_workers_did(undisturbed):
 
 def test_their_number_makes_no_difference(tmp_path):
     """Up to roundings, which training makes larger."""
-    weights = []
-    for workers in (1, 4):
-        folder = tmp_path / str(workers)
-        assert len(digests(finished(training(folder, epochs=1), workers))) == 1
-        weights.append(restored(folder).get_weights())
+    example()["train"](tmp_path / "alone", epochs=1)  # which needs no process of its own
+    assert len(digests(finished(training(tmp_path / "four", epochs=1), 4))) == 1
+    weights = [restored(tmp_path / folder).get_weights() for folder in ("alone", "four")]
     for one, four in zip(*weights, strict=True):
         np.testing.assert_allclose(four, one, rtol=0, atol=1e-5)
 
