@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -99,13 +100,16 @@ def module_of(name: str) -> ModuleType:
 
 def names() -> list[str]:
     """Return the names of all experiments."""
-    others = {"__init__", "__main__", "records"}
+    others = {"__init__", "__main__", "claims", "data", "records", "training"}
     return sorted(path.stem for path in HERE.glob("*.py") if path.stem not in others)
 
 
 def digest(name: str) -> str:
-    """Return what a record and its source have in common."""
-    return sha256((HERE / f"{name}.py").read_bytes()).hexdigest()
+    """Return what a record and its source have in common: the module and what it trains with."""
+    source = (HERE / f"{name}.py").read_text(encoding="utf-8")
+    shared = re.findall(r"^from experiments\.(data|training) import", source, re.MULTILINE)
+    parts = [source, *((HERE / f"{part}.py").read_text(encoding="utf-8") for part in shared)]
+    return sha256("".join(parts).encode()).hexdigest()
 
 
 def run_all(name: str) -> Record:
