@@ -31,17 +31,24 @@ def images(name: str, examples: int | None = None) -> Split:
     ------
     FileNotFoundError
         If Fashion-MNIST is not on this machine and cannot be had by `keras.datasets` either.
+    ValueError
+        For another name.
     """
+    if name not in ("digits", "fashion"):
+        raise ValueError(f"there are images of digits and fashion, got {name!r}")
     if name == "digits":
-        x_train, x_test, y_train, y_test = digits()
-        x_train, x_test = (x.reshape(-1, 8, 8, 1).astype("float32") for x in (x_train, x_test))
-    else:
-        x_train, y_train, x_test, y_test = _fashion()
-        x_train, x_test = (_halved(x) for x in (x_train, x_test))
-    return Split(x_train[:examples], x_test, y_train[:examples], y_test)
+        data = digits()
+        x_train, x_test = (_square(x) for x in (data.x_train, data.x_test))
+        return Split(x_train[:examples], x_test, data.y_train[:examples], data.y_test)
+    x_train, y_train, x_test, y_test = _fashion()
+    return Split(_halved(x_train)[:examples], _halved(x_test), y_train[:examples], y_test)
 
 
-def _fashion() -> list[NDArray[np.uint8]]:
+def _square(x: NDArray[Any]) -> NDArray[Any]:
+    return x.reshape(-1, 8, 8, 1).astype("float32")
+
+
+def _fashion() -> list[NDArray[Any]]:
     if DEBIAN.exists():
         return [
             _idx(DEBIAN / f"{part}-{kind}-ubyte.gz")
@@ -58,7 +65,7 @@ def _fashion() -> list[NDArray[np.uint8]]:
     return [x_train, y_train, x_test, y_test]
 
 
-def _idx(path: Path) -> NDArray[np.uint8]:
+def _idx(path: Path) -> NDArray[Any]:
     """Return the array in a file of MNIST's format: two zeros, the type, the rank, the shape."""
     content = gzip.decompress(path.read_bytes())
     rank = content[3]
@@ -66,7 +73,7 @@ def _idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
-def _halved(x: NDArray[Any]) -> NDArray[np.float32]:
+def _halved(x: NDArray[Any]) -> NDArray[Any]:
     """Average blocks of two by two pixels."""
     blocks = x.reshape(-1, 14, 2, 14, 2, 1).astype("float32") / 255
     return blocks.mean(axis=(2, 4))

@@ -59,7 +59,6 @@ def train(
     optimizer.build(model.trainable_variables)
     images, labels = tf.constant(x), tf.constant(y, tf.int32)
 
-    @tf.function
     def advance(rows: Any) -> Any:
         losses = tf.TensorArray(tf.float32, len(rows))
         for step in tf.range(len(rows)):
@@ -71,10 +70,11 @@ def train(
             losses = losses.write(step, loss)
         return losses.stack()
 
+    traced = tf.function(advance)
     losses: list[NDArray[np.float32]] = []
     measured = []
     for rows in np.split(order, len(order) // every):
-        losses.append(advance(tf.constant(rows, tf.int32)).numpy())
+        losses.append(traced(tf.constant(rows, tf.int32)).numpy())
         measured.append(measure())
         if not np.isfinite(losses[-1]).all():
             break
