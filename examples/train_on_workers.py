@@ -8,7 +8,6 @@ same command again goes on from the last one.
 """
 
 import argparse
-import math
 from hashlib import sha256
 from pathlib import Path
 
@@ -30,12 +29,15 @@ def train(folder, epochs):
     Parameters
     ----------
     folder
-        For checkpoints. If there are some, training goes on from the last.
+        For checkpoints. If there are some, training goes on from the last, which must be one
+        of this network and its optimizer.
     epochs
         How many there are in all.
 
     Raises
     ------
+    AssertionError
+        If the last checkpoint lacks something that this network has.
     tensorflow.errors.UnavailableError
         If another worker is dead. The message names it.
     tensorflow.errors.DeadlineExceededError
@@ -55,7 +57,8 @@ def train(folder, epochs):
 
     checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, epoch=tf.Variable(0))
     manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=2)
-    checkpoint.restore(manager.latest_checkpoint)
+    if manager.latest_checkpoint:
+        checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
     for epoch in range(int(checkpoint.epoch), epochs):
         for x, y in shares(strategy, x_train, y_train, BATCH_SIZE, seed=epoch):
             train_step(x, y)
@@ -88,18 +91,30 @@ def digest(model):
 def shares(strategy, x, y, batch_size, seed=None):
     """Return batches, of which each worker gets its share.
 
-    ``batch_size`` is that of all together. With a ``seed`` examples are shuffled before
-    they are dealt out, in the same way on all workers, and those that make no full batch
-    of all workers are left out: who has none would get an empty share, at which the
-    convolutions of oneDNN fail.
+    ``batch_size`` is that of all together, which their shares divide among them as evenly
+    as can be. With a ``seed`` examples are shuffled before they are dealt out, in the same
+    way on all workers, and those that make no full batch of all workers are left out: who
+    has none would get an empty share, at which the convolutions of oneDNN fail.
     """
+    replicas = strategy.num_replicas_in_sync
+    if not replicas <= batch_size <= len(x):
+        raise ValueError(
+            f"a batch needs an example for each of {replicas} replicas, and at most the"
+            f" {len(x)} that there are, got {batch_size}"
+        )
 
     def share_of(context):
+        here = replicas // context.num_input_pipelines  # more than one if a worker has GPUs
+        first = here * context.input_pipeline_id
         data = tf.data.Dataset.from_tensor_slices((x.astype("float32"), y))
         if seed is not None:
-            data = data.shuffle(len(x), seed).take(len(x) // batch_size * batch_size)
-        data = data.shard(context.num_input_pipelines, context.input_pipeline_id)
-        return data.batch(math.ceil(batch_size / context.num_replicas_in_sync))
+            data = data.shuffle(len(x), seed)
+        data = data.batch(batch_size, drop_remainder=seed is not None)
+        return data.flat_map(
+            lambda x, y: tf.data.Dataset.range(first, first + here).map(
+                lambda replica: (x[replica::replicas], y[replica::replicas])
+            )
+        )
 
     return strategy.distribute_datasets_from_function(share_of)
 

@@ -1,4 +1,4 @@
-"""Run experiments afresh, and compare what they find with what is kept.
+"""Run experiments afresh, compare what they find with what is kept, and say what follows.
 
     python -m experiments [--keep] [name ...]     (all by default)
 
@@ -8,7 +8,8 @@ fresh records replace the kept ones.
 
 import argparse
 
-from experiments.records import KEPT, Record, differences, names, run_all
+from experiments.claims import verdicts
+from experiments.records import KEPT, Record, differences, module_of, names, run_all
 
 
 def main() -> int:
@@ -21,6 +22,7 @@ def main() -> int:
     for name in arguments.names:
         fresh = run_all(name)
         print(f"{name}: {fresh.seconds:.0f} s")
+        print(verdicts(getattr(module_of(name), "CLAIMS", []), fresh))
         if arguments.keep:
             fresh.write(KEPT / f"{name}.json")
             continue

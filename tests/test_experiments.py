@@ -1,14 +1,20 @@
 """Records of experiments: that they belong to the present source, and some runs once more."""
 
+import gzip
 import json
+import re
 import subprocess
 import sys
+from collections import defaultdict
 
+import keras
 import numpy as np
 import pytest
 
+from experiments.data import images
 from experiments.records import Record, differences, digest, module_of, names, run_all
-from tools.rules import ROOT
+from experiments.training import CROSS_ENTROPY, accuracy, deal, train
+from tools.rules import ROOT, read
 
 
 @pytest.mark.parametrize("name", names())
@@ -22,27 +28,73 @@ def test_a_record_is_complete_and_of_the_present_source(name):
     assert set(record.versions) >= {"tensorflow", "keras", "numpy"}
 
 
-@pytest.mark.parametrize("name", names())
-def test_one_run_of_each_quick_case_comes_out_as_recorded(name):
-    """In a process of its own, as experiments may set up TensorFlow's devices."""
-    record, module = Record(name), module_of(name)
-    assert module.QUICK
+@pytest.fixture(scope="module")
+def quick_runs():
+    """What the quick cases of all experiments find now, with the first seed.
+
+    In a process of its own, for "replicas" sets up TensorFlow's devices, before anything runs.
+    """
     program = f"""
 import json
-from experiments import {name} as module
-print(json.dumps([module.run(case, 0) for case in module.QUICK]))
+from experiments.records import module_of
+for name in sorted({names()}, key=lambda name: name != "replicas"):
+    module = module_of(name)
+    print(json.dumps([name, [module.run(case, 0) for case in module.QUICK]]))
 """
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    for case, found in zip(module.QUICK, json.loads(done.stdout.splitlines()[-1]), strict=True):
+    return dict(json.loads(line) for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("name", names())
+def test_one_run_of_each_quick_case_comes_out_as_recorded(name, quick_runs):
+    record, module = Record(name), module_of(name)
+    assert module.QUICK
+    for case, found in zip(module.QUICK, quick_runs[name], strict=True):
         for measure, value in found.items():
             kept = record.values(measure, **case)
             # A run of the same seed on another machine, where last digits differ, is as another
             # seed: within the range of five and twice as much on either side, in all but 1 %.
             margin = 2 * np.ptp(kept) + 0.02
             assert kept.min() - margin < value < kept.max() + margin, (case, measure, value, kept)
+
+
+def published():
+    """The experiments about what others have published, and their claims."""
+    modules = {name: module_of(name) for name in names()}
+    return {name: module.CLAIMS for name, module in modules.items() if hasattr(module, "CLAIMS")}
+
+
+def test_the_table_of_the_chapter_says_what_records_say():
+    told = defaultdict(list)
+    cells = read(ROOT / "book" / "published.ipynb").cells
+    for row in "\n".join(cell.source for cell in cells).splitlines():
+        if found := re.search(r"\| (held|did not hold) \| .*<published-(\w+)>` \|$", row):
+            told[found[2].replace("-", "_")].append(found[1] == "held")
+    for name, claims in published().items():
+        assert told[name] == [claim.test(Record(name))[0] for claim in claims], name
+    assert told.keys() == published().keys()
+
+
+@pytest.mark.parametrize("name", published())
+def test_each_verdict_can_come_out_otherwise(name, tmp_path):
+    """From what was found in one case under the name of another, or with all signs turned."""
+    record, rng = Record(name), np.random.default_rng(0)
+    content = json.loads(record.path.read_text(encoding="utf-8"))
+    found = [run["found"] for run in content["runs"]]
+    verdicts = defaultdict(set)
+    for trial in range(60):
+        sign = 1 if trial % 2 else -1
+        for run, other in zip(content["runs"], rng.permutation(len(found)), strict=True):
+            run["found"] = {key: sign * value for key, value in found[other].items()}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        for claim in published()[name]:
+            verdicts[claim.text].add(claim.test(Record(name, tmp_path))[0])
+    for claim in published()[name]:
+        verdicts[claim.text].add(claim.test(record)[0])
+        assert verdicts[claim.text] == {True, False}, claim.text
 
 
 def experiment(tmp_path, monkeypatch, offset=0.0):
@@ -98,3 +150,84 @@ def test_a_case_that_was_not_run_is_named(tmp_path, monkeypatch):
     experiment(tmp_path, monkeypatch)
     with pytest.raises(KeyError, match=r"size.*3"):
         run_all("toy").values("score", size=3)
+
+
+# What several experiments share
+
+
+def test_each_pass_deals_every_example_once():
+    order = deal(10, 4, 5, seed=0)
+    assert order.shape == (5, 4)
+    for examples in order.ravel().reshape(2, 10):
+        assert sorted(examples) == list(range(10))
+    assert not np.array_equal(order, deal(10, 4, 5, seed=1))
+
+
+def two_layers():
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense
+    return keras.Sequential([keras.Input((3,)), dense(8, activation="tanh"), dense(4)])
+
+
+@pytest.fixture
+def some():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(40, 3)).astype("float32"), rng.integers(0, 4, 40)
+
+
+def test_training_is_that_of_keras(some):
+    """By its `fit`, on the same batches in the same order."""
+    x, y = some
+    order = deal(40, 8, 10, seed=0)
+    ours, theirs = two_layers(), two_layers()
+    losses, steps = train(ours, keras.optimizers.SGD(0.3), x, y, order, 5, lambda: "measured")
+    theirs.compile(keras.optimizers.SGD(0.3), CROSS_ENTROPY, jit_compile=False)
+    rows = order.ravel()
+    history = theirs.fit(x[rows], y[rows], batch_size=8, shuffle=False, verbose=0).history
+    np.testing.assert_allclose(losses.mean(), history["loss"][0], rtol=1e-5)
+    for mine, others in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, others, rtol=0, atol=1e-6)
+    assert steps == ["measured"] * 2
+    theirs.compile(loss=CROSS_ENTROPY, metrics=["accuracy"], jit_compile=False)
+    assert accuracy(ours, x, y) == pytest.approx(theirs.evaluate(x, y, verbose=0)[1])
+
+
+def test_training_ends_where_a_loss_is_not_finite(some):
+    x, y = some
+    x[7] = np.nan
+    order = np.arange(40).reshape(10, 4)
+    losses, _ = train(two_layers(), keras.optimizers.SGD(0.1), x, y, order, 2)
+    assert np.isfinite(losses).tolist() == [True, False]
+
+
+def test_steps_between_measurements_must_divide_all(some):
+    order = deal(40, 4, 10, seed=0)
+    with pytest.raises(ValueError, match="divide the 10 steps, got 4"):
+        train(two_layers(), keras.optimizers.SGD(0.1), *some, order, 4)
+
+
+def test_fashion_mnist_is_read_from_the_files_of_mnist(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
+    for part in ("train", "t10k"):
+        for kind, values in {"images-idx3": pixels, "labels-idx1": np.uint8([7, 0, 9])}.items():
+            shape = np.array(values.shape, ">u4").tobytes()
+            content = bytes([0, 0, 8, values.ndim]) + shape + values.tobytes()
+            (tmp_path / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(content))
+    monkeypatch.setattr("experiments.data.DEBIAN", tmp_path)
+    data = images("fashion", 2)
+    assert data.x_train.shape == (2, 14, 14, 1)
+    assert data.y_test.tolist() == [7, 0, 9]
+    expected = pixels[1, 6:8, 26:28].mean() / 255
+    np.testing.assert_allclose(data.x_test[1, 3, 13, 0], expected, rtol=1e-6)
+
+
+def test_without_fashion_mnist_it_is_said_where_to_get_it(tmp_path, monkeypatch):
+    def fail():
+        raise OSError("no network")
+
+    monkeypatch.setattr("experiments.data.DEBIAN", tmp_path / "not there")
+    monkeypatch.setattr("keras.datasets.fashion_mnist.load_data", fail)
+    with pytest.raises(FileNotFoundError, match=r"apt install dataset-.* no network"):
+        images("fashion")
+    with pytest.raises(ValueError, match="digits and fashion, got 'mnist'"):
+        images("mnist")

@@ -13,13 +13,12 @@ from zipfile import ZIP_STORED, ZipFile
 
 import pytest
 import yaml
-from browser import chromium
 from fontTools.ttLib import TTFont
 from matplotlib import get_data_path
-from playwright.sync_api import Error, Page, sync_playwright
+from playwright.sync_api import Error, Page
 from pypdf import PdfReader
 
-from publish.print.pdf import css_string
+from publish.print.pdf import browser_with, css_string, number_contents, open_page, print_page
 from tools.rules import ROOT, code_cells, read, text_of, toc_files
 
 PAGES = toc_files()
@@ -418,15 +417,16 @@ def test_the_fonts_are_the_projects_own(pdf):
     assert families == {"STIXGeneral", "DejaVuSans", "DejaVuSansMono", "NotoSerifCJKsc", "MathJax"}
 
 
-def test_the_fonts_of_the_machine_change_nothing(pdf, folder, tmp_path):
+def test_the_fonts_of_the_machine_change_nothing(pdf, folder, tmp_path, monkeypatch):
     """Printed again, as on a machine without a font."""
     (tmp_path / "none.conf").write_text("<fontconfig/>")
-    (tmp_path / "epub").symlink_to(folder / "epub")
-    environment = os.environ | {"FONTCONFIG_FILE": str(tmp_path / "none.conf")}
-    done = run("pdf", tmp_path, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = tmp_path.glob("pdf/*.pdf")
-    again = PdfReader(path)
+    monkeypatch.setenv("FONTCONFIG_FILE", str(tmp_path / "none.conf"))
+    (first,) = folder.glob("pdf/*.pdf")
+    with browser_with(first.with_name("fonts.conf")) as browser:
+        page = open_page(browser, first.with_name("book.html"))
+        number_contents(page, first)
+        print_page(page, tmp_path / "again.pdf")
+    again = PdfReader(tmp_path / "again.pdf")
     assert fonts_of(again).keys() == fonts_of(pdf).keys()
     assert len(again.pages) == len(pdf.pages)
     for one, other in zip(again.pages, pdf.pages, strict=True):
@@ -458,17 +458,8 @@ def test_a_search_finds_every_word(pdf):
 def paper(pdf, folder) -> Page:
     """What the PDF was printed from, as wide as its text, with the fonts that it had."""
     (source,) = folder.glob("pdf/*.html")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FONTCONFIG_FILE", str(source.with_name("fonts.conf")))
-        with sync_playwright() as playwright:
-            browser = chromium(playwright)
-            millimetre = 96 / 25.4
-            page = browser.new_page(viewport={"width": int(170 * millimetre), "height": 900})
-            page.emulate_media(media="print")
-            page.goto(source.as_uri())
-            page.evaluate("typeset()")
-            yield page
-            browser.close()
+    with browser_with(source.with_name("fonts.conf")) as browser:
+        yield open_page(browser, source)
 
 
 def test_nothing_is_cut_off_or_missing_on_paper(paper, documents):

@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -92,12 +93,14 @@ def test_a_failure_is_told_with_its_reason(capsys):
     program = """
 import json, os, time
 if json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 1:
+    import atexit, sys
+    atexit.register(print, "WARNING: later\\n  than the error", file=sys.stderr)
     raise ValueError("mine")
 print("hello")
 """
     assert launcher.run(python(program), 2) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2:] == ["hello", "worker 1 failed, code 1: ValueError: mine"]
+    assert lines[2:4] == ["hello", "worker 1 failed, code 1: ValueError: mine"]
 
 
 def test_who_waits_for_ever_is_told(capsys):
@@ -109,9 +112,18 @@ time.sleep(600 * json.loads(os.environ["TF_CONFIG"])["task"]["index"])
     assert "worker 1 had not ended 0.2 seconds after the first" in capsys.readouterr().out
 
 
-def test_a_cluster_of_none_is_refused():
+def test_half_of_a_character_is_no_error():
+    program = "import sys, time; sys.stdout.buffer.write(b'caf\\xc3'); sys.stdout.flush()"
+    assert finished(python(program), 1) == ["caf\ufffd"]
+
+
+def test_a_cluster_of_none_is_refused(capsys, monkeypatch):
     with pytest.raises(ValueError, match="workers must be 1 or more, got 0"):
         Cluster(python(""), 0)
+    monkeypatch.setattr(sys, "argv", ["cluster", "0", "python"])
+    with pytest.raises(SystemExit):
+        launcher._main()
+    assert "must be 1 worker or more, got 0" in capsys.readouterr().err
 
 
 # The training
@@ -130,6 +142,52 @@ def test_the_file_serves_in_one_process_as_the_workers_did(undisturbed):
     model, data = restored(folder), digits()
     answers = np.argmax(model.predict(data.x_test.astype("float32"), verbose=0), axis=-1)
     assert f"epoch {EPOCHS}: {np.mean(answers == data.y_test):.0%}" in outputs[0]
+
+
+@pytest.mark.parametrize(("workers", "each"), [(3, 1), (2, 2)])
+def test_every_batch_is_dealt_out_to_all_replicas(workers, each):
+    class Strategy:
+        """Deals out to workers that are not there, with so many replicas each."""
+
+        num_replicas_in_sync = workers * each
+
+        def distribute_datasets_from_function(self, share_of):
+            return [
+                list(share_of(tf.distribute.InputContext(workers, number, workers * each)))
+                for number in range(workers)
+            ]
+
+    def batches(examples, batch_size, seed=None):
+        """What each replica gets in each step."""
+        x = np.arange(examples)
+        of_workers = example()["shares"](Strategy(), x, -x, batch_size, seed)
+        assert len({len(shares) for shares in of_workers}) == 1
+        for start in range(0, len(of_workers[0]), each):
+            step = [share for shares in of_workers for share in shares[start : start + each]]
+            for one, other in step:
+                np.testing.assert_array_equal(one, -other)
+            yield [np.int64(one) for one, _ in step]
+
+    steps = list(batches(1024, 32, seed=0))
+    sizes = [[len(share) for share in shares] for shares in steps]
+    assert sizes == [[11, 11, 10] if workers == 3 else [8] * 4] * 32
+    assert sorted(np.concatenate([share for shares in steps for share in shares])) == list(
+        range(1024)
+    )
+    assert len(list(batches(1030, 32, seed=0))) == 32
+    (everything,) = batches(450, 450)
+    assert sorted(np.concatenate(everything)) == list(range(450))
+    for wrong in (workers * each - 1, 1025):
+        with pytest.raises(ValueError, match=f"example for each .* got {wrong}"):
+            list(batches(1024, wrong))
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    other = keras.Sequential([keras.Input((64,)), keras.layers.Dense(3)])
+    checkpoint = tf.train.Checkpoint(model=other, epoch=tf.Variable(1))
+    tf.train.CheckpointManager(checkpoint, str(tmp_path), 1).save()
+    with pytest.raises(AssertionError, match="not bound to checkpointed values"):
+        example()["train"](tmp_path, epochs=2)
 
 
 def test_their_number_makes_no_difference(tmp_path):

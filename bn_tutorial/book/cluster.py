@@ -6,6 +6,7 @@ From a terminal, ``python -m bn_tutorial.book.cluster 2 python program.py`` star
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -30,8 +31,8 @@ class Cluster:
 
     They run on processors: GPUs are hidden from them, as two cannot share one, unless
     ``CUDA_VISIBLE_DEVICES`` is set. The ports are free ones, held by this process as long as the
-    cluster lives, so that nothing else gets them. At the end of a ``with`` block the processes that
-    still run are killed.
+    cluster lives, so that only who shares ports on purpose could get them. At the end of a ``with``
+    block the processes that still run are killed.
 
     Parameters
     ----------
@@ -123,18 +124,24 @@ class Cluster:
 
     def outputs(self) -> list[str]:
         """Return what each process has printed so far."""
-        return [self._file(i, "out").read_text("utf-8") for i in range(len(self.processes))]
+        return self._texts("out")
 
     def errors(self) -> list[str]:
         """Return what each process has written to standard error so far."""
-        return [self._file(i, "err").read_text("utf-8") for i in range(len(self.processes))]
+        return self._texts("err")
+
+    def _texts(self, kind: str) -> list[str]:
+        # A process may have written only half of a character yet.
+        files = (self._file(index, kind) for index in range(len(self.processes)))
+        return [file.read_text("utf-8", errors="replace") for file in files]
 
 
 def _last_words(errors: str) -> str:
-    """Return what follows the last indented line, where a traceback ends."""
-    lines = errors.strip().splitlines()
-    frames = [number for number, line in enumerate(lines) if line.startswith(" ")]
-    return "\n".join(lines[frames[-1] + 1 :]).strip() if frames else "without a traceback"
+    """Return what follows the frames of the last traceback."""
+    _, start, text = errors.rpartition("Traceback (most recent call last):\n")
+    lines = text.splitlines()
+    frames = itertools.takewhile(lambda line: line.startswith(" "), lines)
+    return "\n".join(lines[len(list(frames)) :]).strip() if start else "without a traceback"
 
 
 def _held_port() -> socket.socket:
@@ -149,8 +156,8 @@ def _held_port() -> socket.socket:
 def run(command: Sequence[str], workers: int, patience: float = 90) -> int:
     """Run a program as a cluster, pass on what the first worker prints, and return how many failed.
 
-    Of those that failed, print why: what follows the last traceback. When the first has ended, the
-    others have ``patience`` seconds to do so.
+    Of those that failed, print why: what follows the last traceback. When one has ended, the others
+    have ``patience`` seconds to do so.
 
     Examples
     --------
@@ -189,6 +196,8 @@ def _main() -> int:
     parser.add_argument("workers", type=int, help="how many processes")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="what each runs")
     arguments = parser.parse_args()
+    if arguments.workers < 1:
+        parser.error(f"there must be 1 worker or more, got {arguments.workers}")
     if not arguments.command:
         parser.error("the command that each worker runs is missing")
     return min(run(arguments.command, arguments.workers), 1)

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -140,6 +142,17 @@ def write_fonts(target: Path) -> None:
     target.write_text(fill("fonts.conf.jinja", folders=folders), encoding="utf-8")
 
 
+@contextmanager
+def browser_with(fonts: Path) -> Iterator[Browser]:
+    """Chromium, with no fonts but those that a file of fontconfig's names."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium(), env={**os.environ, "FONTCONFIG_FILE": str(fonts)}
+        )
+        yield browser
+        browser.close()
+
+
 def open_page(browser: Browser, source: Path) -> Page:
     """Open what is to be printed, with its formulas set.
 
@@ -188,15 +201,11 @@ def build(folder: Path) -> Path:
     source, fonts = target.with_name("book.html"), target.with_name("fonts.conf")
     source.write_text(bind(folder / "epub" / "pages"), encoding="utf-8")
     write_fonts(fonts)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium(), env={**os.environ, "FONTCONFIG_FILE": str(fonts)}
-        )
+    with browser_with(fonts) as browser:
         print_page(open_page(browser, source), target, draft=True)
         page = open_page(browser, source)
         number_contents(page, target)
         print_page(page, target)
-        browser.close()
     add_author(target)
     return target
 
