@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import re
@@ -125,6 +126,7 @@ def run_all(name: str) -> Record:
             start = time.perf_counter()
             found = module.run(case, seed)
             record.add(case, seed, time.perf_counter() - start, found)
+            gc.collect()  # the graph of a training is a cycle that holds all of its images
             print(f"{name} {number} of {len(todo)}: {case}, seed {seed}: {found}", flush=True)
     return record
 
