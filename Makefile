@@ -57,7 +57,7 @@ sweep: PARTS := sweep
 sweep: bench  ## time the layer against Keras's in all kinds of circumstances (a quarter of an hour)
 
 # A subset: make experiments NAMES=replicas. With KEEP=--keep the records are replaced.
-experiments: $(READY)  ## run the experiments afresh, and compare them with their records (half an hour)
+experiments: $(READY)  ## run the experiments afresh, and compare them with their records (some hours)
 	$(BIN)/python -m experiments $(KEEP) $(NAMES)
 
 lab: $(READY)  ## open the notebooks in JupyterLab
