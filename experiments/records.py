@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import json
 import re
@@ -113,21 +112,25 @@ def digest(name: str) -> str:
     return sha256("".join(parts).encode()).hexdigest()
 
 
-def run_all(name: str) -> Record:
-    """Run what of an experiment is not in its fresh record yet, and return that."""
+def todo(name: str, record: Record) -> list[tuple[dict[str, Any], int]]:
+    """Return the cases and seeds of an experiment that a record lacks."""
+    module = module_of(name)
+    wanted = [(case, seed) for case in module.CASES for seed in module.SEEDS]
+    return [(case, seed) for case, seed in wanted if not record.has(case, seed)]
+
+
+def run_all(name: str, at_most: int | None = None) -> Record:
+    """Run what of an experiment is not in its fresh record yet, or so much of it; return that."""
     record = Record(name, FRESH)
     if not record.is_of_this_source:
         record.path.unlink()
         record = Record(name, FRESH)
-    module = module_of(name)
-    todo = [(case, seed) for case in module.CASES for seed in module.SEEDS]
-    for number, (case, seed) in enumerate(todo, 1):
-        if not record.has(case, seed):
-            start = time.perf_counter()
-            found = module.run(case, seed)
-            record.add(case, seed, time.perf_counter() - start, found)
-            gc.collect()  # the graph of a training is a cycle that holds all of its images
-            print(f"{name} {number} of {len(todo)}: {case}, seed {seed}: {found}", flush=True)
+    for case, seed in todo(name, record)[:at_most]:
+        start = time.perf_counter()
+        found = module_of(name).run(case, seed)
+        record.add(case, seed, time.perf_counter() - start, found)
+        left = len(todo(name, record))
+        print(f"{name}: {case}, seed {seed}: {found}; {left} to go", flush=True)
     return record
 
 

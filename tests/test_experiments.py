@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments.data import images
-from experiments.records import Record, differences, digest, module_of, names, run_all
+from experiments.records import Record, differences, digest, module_of, names, run_all, todo
 from experiments.training import CROSS_ENTROPY, accuracy, deal, train
 from tools.rules import ROOT, read
 
@@ -68,19 +68,19 @@ def published():
 
 
 def test_the_table_of_the_chapter_says_what_records_say():
-    """Its rows have claims in the words of the modules, a verdict, and the link to a section."""
+    """Its metadata name the claim of each row: an experiment, and which of its claims."""
     cells = read(ROOT / "book" / "published.ipynb").cells
-    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    row = r"^\| ([^|]+) \| .+ \| (held|did not hold) \| .*<published-([\w-]+)>` \|$"
-    told = defaultdict(list)
-    for words, verdict, name in re.findall(row, text, re.MULTILINE):
-        told[name.replace("-", "_")].append((words, verdict))
-    assert told.keys() == published().keys()
-    for name, claims in published().items():
-        outcomes = {True: "held", False: "did not hold"}
-        all_of_it = [(c.text.rstrip("."), outcomes[c.test(Record(name))[0]]) for c in claims]
-        rest = iter(all_of_it)
-        assert all(line in rest for line in told[name]), (told[name], all_of_it)  # in order
+    (table,) = (cell for cell in cells if "claims" in cell.metadata)
+    rows = re.findall(
+        r"\| (held|did not hold) \| .*<published-([\w-]+)>` \|\n", table.source + "\n"
+    )
+    outcomes = {True: "held", False: "did not hold"}
+    for (verdict, link), key in zip(rows, table.metadata["claims"], strict=True):
+        name, number = key.split()
+        claim = published()[name][int(number)]
+        assert verdict == outcomes[bool(claim.test(Record(name))[0])], key
+        assert link == name.replace("_", "-"), key
+    assert {link.replace("-", "_") for _, link in rows} == published().keys()
 
 
 @pytest.mark.parametrize("name", published())
@@ -127,6 +127,14 @@ def test_a_run_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     assert module_of("toy").RUNS == [1, 2, 3, 4, 0, 1, 2, 3, 4]
     run_all("toy")
     assert len(module_of("toy").RUNS) == 9
+
+
+def test_a_process_runs_some_and_another_the_rest(tmp_path, monkeypatch):
+    experiment(tmp_path, monkeypatch)
+    first = run_all("toy", at_most=7)
+    assert todo("toy", first) == [({"size": 2}, seed) for seed in (2, 3, 4)]
+    assert not todo("toy", run_all("toy", at_most=7))
+    assert module_of("toy").RUNS == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
 
 
 def test_another_source_makes_a_record_stale(tmp_path, monkeypatch):

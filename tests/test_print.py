@@ -351,7 +351,7 @@ def test_the_pdf_says_what_it_is(pdf):
     root = pdf.trailer["/Root"]
     assert root["/Lang"] == "en"
     assert root["/MarkInfo"]["/Marked"]
-    assert 150 < len(pdf.pages) < 400
+    assert 150 < len(pdf.pages) < 500
     width, height = pdf.pages[0].mediabox.upper_right
     assert (round(width), round(height)) == (595, 842)
 
