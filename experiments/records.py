@@ -100,14 +100,20 @@ def module_of(name: str) -> ModuleType:
 
 def names() -> list[str]:
     """Return the names of all experiments."""
-    others = {"__init__", "__main__", "claims", "data", "records", "training"}
-    return sorted(path.stem for path in HERE.glob("*.py") if path.stem not in others)
+    return sorted(
+        path.stem
+        for path in HERE.glob("*.py")
+        if re.search(r"^CASES\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    )
 
 
 def digest(name: str) -> str:
-    """Return what a record and its source have in common: the module and what it trains with."""
+    """Return what a record and its source have in common: the module and what it trains with.
+
+    That is all that it imports from here, but for what reads records afterwards.
+    """
     source = (HERE / f"{name}.py").read_text(encoding="utf-8")
-    shared = re.findall(r"^from experiments\.(data|training) import", source, re.MULTILINE)
+    shared = re.findall(r"^from experiments\.(?!claims|records)(\w+) import", source, re.MULTILINE)
     parts = [source, *((HERE / f"{part}.py").read_text(encoding="utf-8") for part in shared)]
     return sha256("".join(parts).encode()).hexdigest()
 
@@ -125,11 +131,12 @@ def run_all(name: str, at_most: int | None = None) -> Record:
     if not record.is_of_this_source:
         record.path.unlink()
         record = Record(name, FRESH)
-    for case, seed in todo(name, record)[:at_most]:
+    missing = todo(name, record)
+    for number, (case, seed) in enumerate(missing[:at_most], 1):
         start = time.perf_counter()
         found = module_of(name).run(case, seed)
         record.add(case, seed, time.perf_counter() - start, found)
-        left = len(todo(name, record))
+        left = len(missing) - number
         print(f"{name}: {case}, seed {seed}: {found}; {left} to go", flush=True)
     return record
 
