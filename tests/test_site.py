@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import numpy as np
@@ -194,32 +195,45 @@ def test_a_page_opens_from_a_folder(book, path):
         assert not lost_images(page)
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_a_page_opens_from_a_server_light_and_lighter_again(book, path):
+class Opened(NamedTuple):
+    """A page, opened from the server for the second time; how many bytes of what was sent for the
+    first, and for the second."""
+
+    path: str
+    page: Page
+    first: dict[str, int]
+    again: dict[str, int]
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def opened(book, request) -> Iterator[Opened]:
+    """Each page for the tests that read it from the server."""
     context = book.browser.new_context()
     book.server.sent.clear()
-    with book.open(path, context=context) as page:
-        assert not raw_mathematics(page)
-        assert not lost_images(page)
-        live = page.locator("script[data-figure]").count() > 0
-    first = dict(book.server.sent)
+    with book.open(request.param, context=context):
+        first = dict(book.server.sent)
+    book.server.sent.clear()
+    with book.open(request.param, context=context) as page:
+        yield Opened(request.param, page, first, dict(book.server.sent))
+    context.close()
+
+
+def test_a_page_opens_from_a_server_light_and_lighter_again(opened):
+    path, page, first, again = opened
+    assert not raw_mathematics(page)
+    assert not lost_images(page)
+    live = page.locator("script[data-figure]").count() > 0
     assert sum(first.values()) < 2e6, first
     assert any("vega" in address for address in first) == live
-    book.server.sent.clear()
-    with book.open(path, context=context):
-        again = book.server.sent
-    context.close()
     assert "/" + path in again
     assert sum(again.values()) < 300e3, again
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_a_page_never_scrolls_sideways(book, path):
-    with book.open(path) as page:
-        unfold(page)
-        for width in (DESKTOP, TABLET, PHONE):
-            page.set_viewport_size({"width": width, "height": 800})
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
+def test_a_page_never_scrolls_sideways(opened):
+    unfold(opened.page)
+    for width in (DESKTOP, TABLET, PHONE):
+        opened.page.set_viewport_size({"width": width, "height": 800})
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 COLOURS = ["color-contrast", "link-in-text-block"]  # the rules of axe about them
@@ -248,44 +262,42 @@ def look(page: Page, width: int, options: dict, context: str | None = None) -> l
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", PAGES)
-def test_axe_finds_no_violation(book, path, scheme):
-    with book.open(path, scheme=scheme) as page:
-        assert page.evaluate("document.documentElement.dataset.theme") == scheme
-        page.add_style_tag(content="* { animation: none !important; transition: none !important }")
-        unfold(page)
-        # Code is coloured by kind of word: one word of each kind stands for all, and saves minutes.
-        page.evaluate(
-            """() => {
-                const seen = new Set();
-                for (const word of document.querySelectorAll(".highlight pre span")) {
-                    const kind = word.className;
-                    if (seen.has(kind)) word.replaceWith(...word.childNodes);
-                    seen.add(kind);
-                }
-            }"""
-        )
-        # What has nothing to do with colours is the same in the dark. Contrasts take most of the
-        # time; on a phone they are those of the desktop, but for what is hidden there.
-        dark = scheme == "dark"
-        violations = look(page, DESKTOP, {"runOnly": COLOURS} if dark else {})
-        page.evaluate("document.querySelectorAll('*').forEach(e => e.seen = e.checkVisibility())")
-        if not dark:
-            violations += look(
-                page, PHONE, {"rules": {rule: {"enabled": False} for rule in COLOURS}}
-            )
-        page.set_viewport_size({"width": PHONE, "height": 800})
-        hidden_before = page.evaluate(
-            """() => {
-                const all = [...document.body.querySelectorAll("*")];
-                const news = all.filter(e => !e.seen && e.checkVisibility());
-                news.forEach(e => e.classList.add("hidden-before"));
-                return news.length;
-            }"""
-        )
-        if hidden_before:
-            violations += look(page, PHONE, {"runOnly": COLOURS}, ".hidden-before")
-        assert not violations
+def test_axe_finds_no_violation(opened, scheme):
+    page = opened.page
+    page.emulate_media(color_scheme=scheme)
+    page.wait_for_function("it => document.documentElement.dataset.theme === it", arg=scheme)
+    page.add_style_tag(content="* { animation: none !important; transition: none !important }")
+    unfold(page)
+    # Code is coloured by kind of word: one word of each kind stands for all, and saves minutes.
+    page.evaluate(
+        """() => {
+            const seen = new Set();
+            for (const word of document.querySelectorAll(".highlight pre span")) {
+                const kind = word.className;
+                if (seen.has(kind)) word.replaceWith(...word.childNodes);
+                seen.add(kind);
+            }
+        }"""
+    )
+    # What has nothing to do with colours is the same in the dark. Contrasts take most of the
+    # time; on a phone they are those of the desktop, but for what is hidden there.
+    dark = scheme == "dark"
+    violations = look(page, DESKTOP, {"runOnly": COLOURS} if dark else {})
+    page.evaluate("document.querySelectorAll('*').forEach(e => e.seen = e.checkVisibility())")
+    if not dark:
+        violations += look(page, PHONE, {"rules": {rule: {"enabled": False} for rule in COLOURS}})
+    page.set_viewport_size({"width": PHONE, "height": 800})
+    hidden_before = page.evaluate(
+        """() => {
+            const all = [...document.body.querySelectorAll("*")];
+            const news = all.filter(e => !e.seen && e.checkVisibility());
+            news.forEach(e => e.classList.add("hidden-before"));
+            return news.length;
+        }"""
+    )
+    if hidden_before:
+        violations += look(page, PHONE, {"runOnly": COLOURS}, ".hidden-before")
+    assert not violations
 
 
 # What a reader does
