@@ -14,11 +14,13 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.typing import ExtensionMetadata
 
-from publish.print import BOOK
+from publish.catalogs import CHINESE
+from publish.configuration import FOLDER as ZH
+from publish.print import file_name
 
 FOLDER = "downloads"
 # What the pages are made of.
-SOURCES = ("_config.yml", "_toc.yml", "bn_tutorial", "book", "publish")
+SOURCES = ("_config.yml", "_toc.yml", "bn_tutorial", "book", "locale", "publish")
 
 
 def current_editions(app: Sphinx) -> Iterator[Path]:
@@ -30,8 +32,9 @@ def current_editions(app: Sphinx) -> Iterator[Path]:
         for path in sources
         if path.is_file() and "__pycache__" not in path.parts
     )
+    chinese = app.config.language == CHINESE
     for kind in ("pdf", "epub"):
-        path = root / "_build" / kind / f"{BOOK}.{kind}"
+        path = root / "_build" / (ZH if chinese else "") / kind / f"{file_name(chinese)}.{kind}"
         if path.is_file() and path.stat().st_mtime >= changed:
             yield path
 

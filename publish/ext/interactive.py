@@ -15,9 +15,11 @@ import vl_convert
 from docutils import nodes
 from nbformat import NotebookNode
 from sphinx.application import Sphinx
+from sphinx.locale import _
 from sphinx.util.typing import ExtensionMetadata
 
 from bn_tutorial.book.interactive.toolkit import MIME, VEGA_LITE
+from publish.catalogs import with_words
 from tools.rules import outputs_of, read
 
 LIBRARY = "vega.js"
@@ -25,9 +27,9 @@ LIBRARY = "vega.js"
 
 def live_figures(notebook: NotebookNode) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name of each live figure and its specification in Vega."""
-    for _, cell, output in outputs_of(notebook):
+    for _number, cell, output in outputs_of(notebook):
         if spec := output.get("data", {}).get(MIME):
-            vega = vl_convert.vegalite_to_vega(spec, vl_version=VEGA_LITE)
+            vega = vl_convert.vegalite_to_vega(with_words(spec, _), vl_version=VEGA_LITE)
             # It names Vega 5, of which Vega 6 would complain on the console.
             del vega["$schema"]
             yield cell.metadata["mystnb"]["figure"]["name"], vega
@@ -37,7 +39,11 @@ def script_element(name: str, spec: dict[str, Any]) -> str:
     """The element that holds the specification of the figure ``name`` in a page."""
     # In a script element only "<" could end the JSON early.
     text = json.dumps(spec, ensure_ascii=False).replace("<", r"\u003c")
-    return f'<script type="application/json" data-figure="{name}">{text}</script>\n'
+    controls = _("Controls of the figure")
+    return (
+        f'<script type="application/json" data-figure="{name}" data-controls="{controls}">'
+        f"{text}</script>\n"
+    )
 
 
 def write_library(app: Sphinx) -> None:

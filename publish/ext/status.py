@@ -16,6 +16,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from nbformat import NotebookNode
 from sphinx.application import Sphinx
+from sphinx.locale import _
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
@@ -65,8 +66,8 @@ class Chapter(NamedTuple):
         """The chapter's cells in the table."""
         counted = (self.link, self.outputs, self.figures, len(self.exempt))
         if self.run is None:
-            return *counted, "", "changed since"
-        verdict = "passed" if self.run["passed"] else "**failed**"
+            return *counted, "", _("changed since")
+        verdict = _("passed") if self.run["passed"] else _("**failed**")
         return *counted, f"{self.run['seconds']:.0f}", verdict
 
 
@@ -117,10 +118,12 @@ def environments(shown: list[Chapter]) -> Iterator[str]:
     for chapter in shown:
         if run := chapter.run:
             versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
-            ran_with[f"{versions}, on {run['date']}"].append(chapter.link)
-    for environment, links in ran_with.items():
-        which = "All chapters" if len(links) == len(shown) else ", ".join(links)
-        yield f"- {which}: with {environment}."
+            ran_with[versions, run["date"]].append(chapter.link)
+    for (versions, date), links in ran_with.items():
+        which = _("All chapters") if len(links) == len(shown) else ", ".join(links)
+        yield "- " + _("{which}: with {versions}, on {date}.").format(
+            which=which, versions=versions, date=date
+        )
 
 
 def report(*records: dict[str, Run]) -> Iterator[str]:
@@ -133,21 +136,22 @@ def report(*records: dict[str, Run]) -> Iterator[str]:
         sum(len(chapter.exempt) for chapter in shown),
     )
     yield from table(
-        ["chapter", "outputs", "figures", "exempt", "seconds", "last run"],
+        [_("chapter"), _("outputs"), _("figures"), _("exempt"), _("seconds"), _("last run")],
         ["---", "--:", "--:", "--:", "--:", "---"],
-        [*rows, ("all", *totals, "", "")],
+        [*rows, (_("all"), *totals, "", "")],
     )
     yield from environments(shown)
-    yield from ["", "The exempt cells, and why they are:", ""]
+    yield from ["", _("The exempt cells, and why they are:"), ""]
     for chapter in shown:
         for number, reason in chapter.exempt.items():
-            yield f"- {chapter.link}, code cell {number}: {reason}"
+            cell = _("code cell {number}").format(number=number)
+            yield f"- {chapter.link}, {cell}: {_(reason)}"
 
 
 def holds_on(matrix: Matrix) -> Iterator[str]:
     """The lines on the versions that the tests ran on, in MyST."""
     yield from table(
-        ["Python", *PACKAGES, "oneDNN", "tests", "cells"],
+        ["Python", *PACKAGES, "oneDNN", _("tests"), _("cells")],
         ["---"] * 7,
         [
             [
@@ -159,9 +163,9 @@ def holds_on(matrix: Matrix) -> Iterator[str]:
         ],
     )
     days = sorted({row["date"] for row in matrix["rows"]})
-    yield from [f"Run on {', '.join(days)}.", ""]
-    yield from ["All that may differ with other versions than the locked ones:", ""]
-    yield from (f"- {difference}." for difference in matrix["differences"])
+    yield from [_("Run on {days}.").format(days=", ".join(days)), ""]
+    yield from [_("All that may differ with other versions than the locked ones:"), ""]
+    yield from (f"- {_(difference)}." for difference in matrix["differences"])
 
 
 class MystDirective(SphinxDirective):
@@ -178,6 +182,8 @@ class MystDirective(SphinxDirective):
         """The nodes that ``lines`` make."""
         node = nodes.container()
         self.state.nested_parse(StringList([*lines], source=__file__), 0, node)
+        for text in node.findall(nodes.TextElement):
+            text["translatable"] = False  # not as it stands: it tells of the last run
         return node.children
 
 

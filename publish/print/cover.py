@@ -9,12 +9,18 @@ import numpy as np
 INK, PAPER, GOLD = "#12233f", "#f4f1ea", "#f0b35a"
 
 
-def draw_cover(path: Path) -> None:
+def draw_cover(path: Path, *, chinese: bool = False) -> None:
     """Draw the front cover, 1600 by 2400 pixels, into the file ``path``."""
     figure = plt.figure(figsize=(8, 12), facecolor=INK)
     text: dict[str, Any] = {"fontsize": 44, "ha": "left", "va": "top"}
-    figure.text(0.1, 0.91, "Batch\nNormalization\nin TensorFlow,", color=PAPER, **text)
-    figure.text(0.1, 0.68, "verified", color=GOLD, style="italic", **text)
+    if chinese:
+        figure.text(0.1, 0.91, "TensorFlow", color=PAPER, **text)
+        text["font"] = Path(__file__).parent / "fonts" / "NotoSerifCJKsc-Bold.otf"
+        figure.text(0.1, 0.83, "批归一化", color=PAPER, **text)
+        figure.text(0.1, 0.68, "逐项验证", color=GOLD, **text)
+    else:
+        figure.text(0.1, 0.91, "Batch\nNormalization\nin TensorFlow,", color=PAPER, **text)
+        figure.text(0.1, 0.68, "verified", color=GOLD, style="italic", **text)
     z = np.linspace(-8, 8, 400)
     before = figure.add_axes((0, 0.34, 1, 0.24))
     after = figure.add_axes((0, 0.08, 1, 0.24))

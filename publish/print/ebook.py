@@ -13,11 +13,13 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.builders.epub3 import Epub3Builder
+from sphinx.locale import _
 from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.typing import ExtensionMetadata
 from sphinx_exercise.nodes import exercise_enumerable_node, exercise_node, solution_node
 
+from publish.catalogs import CHINESE
 from publish.print import TEMPLATES
 
 USED_FILES = {"ebook.css", "pygments.css", "cover.png"}
@@ -26,7 +28,7 @@ HAN = re.compile(r"([\u3400-\u9fff]+)")
 # Without this a PDF's figures have ligatures, and a search for float does not find ﬂoat.
 SEARCHABLE = "<style>* {font-variant-ligatures: none !important}</style>"
 
-EDITION_NOTE = (
+EDITION_NOTE = _(
     "In this edition the solutions of the exercises stand at the end of each chapter. The "
     "interactive figures stand still, and the code that draws the figures is left out: the "
     "notebooks have both, and the web pages as well."
@@ -36,7 +38,11 @@ EDITION_NOTE = (
 class StrictEpubBuilder(Epub3Builder):
     """Sphinx's EPUB 3 builder, less what the standard forbids."""
 
-    html_tag = Epub3Builder.html_tag.replace(">", ' lang="en" xml:lang="en">')
+    def init(self) -> None:
+        """Let each page say which language it is in."""
+        super().init()
+        language = self.config.epub_language
+        self.html_tag = self.html_tag.replace(">", f' lang="{language}" xml:lang="{language}">')
 
     def copy_image_files(self) -> None:
         """Copy the figures, without a document type and with words that a search finds."""
@@ -72,7 +78,7 @@ class ListSections(SphinxTransform):
 
     default_priority = 400
 
-    def apply(self, **_: Any) -> None:
+    def apply(self, **options: Any) -> None:
         for toctree in self.document.findall(addnodes.toctree):
             toctree["titlesonly"] = False
 
@@ -82,11 +88,11 @@ class NoteDifferences(SphinxTransform):
 
     default_priority = 400
 
-    def apply(self, **_: Any) -> None:
+    def apply(self, **options: Any) -> None:
         if self.env.docname == self.config.root_doc:
             chapter = next(self.document.findall(nodes.section))
-            title = nodes.title("", "About this edition")
-            chapter += nodes.admonition("", title, nodes.paragraph("", EDITION_NOTE))
+            title = nodes.title("", _("About this edition"))
+            chapter += nodes.admonition("", title, nodes.paragraph("", str(EDITION_NOTE)))
 
 
 class GatherSolutions(SphinxTransform):
@@ -94,10 +100,10 @@ class GatherSolutions(SphinxTransform):
 
     default_priority = 400  # after sphinx-exercise has put the solutions together
 
-    def apply(self, **_: Any) -> None:
+    def apply(self, **options: Any) -> None:
         if solutions := list(self.document.findall(solution_node)):
             chapter = next(self.document.findall(nodes.section))
-            title = nodes.title("", "Solutions")
+            title = nodes.title("", _("Solutions"))
             gathered = nodes.section("", title, ids=["solutions"])
             chapter += gathered
             for solution in solutions:
@@ -110,7 +116,7 @@ class DropFoldedCode(SphinxPostTransform):
 
     default_priority = 150  # before MyST-NB folds
 
-    def run(self, **_: Any) -> None:
+    def run(self, **options: Any) -> None:
         for cell in self.document.findall(nodes.container):
             if cell.get("hide_mode") == "input":
                 del cell["hide_mode"], cell[0]
@@ -121,7 +127,7 @@ class MendMarkup(SphinxPostTransform):
 
     default_priority = 150
 
-    def run(self, **_: Any) -> None:
+    def run(self, **options: Any) -> None:
         for kind in (exercise_node, exercise_enumerable_node, solution_node):
             for exercise in self.document.findall(kind):
                 # An exercise and the section of its content would have the same id.
@@ -138,7 +144,9 @@ class MarkChinese(SphinxPostTransform):
 
     default_priority = 900
 
-    def run(self, **_: Any) -> None:
+    def run(self, **options: Any) -> None:
+        if self.config.language == CHINESE:
+            return  # the page says so
         for text in list(self.document.findall(nodes.Text)):
             code = isinstance(text.parent, nodes.literal_block)
             if HAN.search(text) and not code:

@@ -1,17 +1,19 @@
-"""Build the EPUB: `python -m publish.print.epub [FOLDER]`, by default _build."""
+"""Build the EPUB: `python -m publish.print.epub [FOLDER]`, by default _build; with `--chinese` that
+of the Chinese edition, in FOLDER/zh.
+"""
 
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-from jupyter_book.config import get_final_config
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 import bn_tutorial
 from bn_tutorial.book.notebook import quiet_tensorflow
-from publish.print import BOOK, output_folder
+from publish.configuration import configuration, in_chinese
+from publish.print import asked, file_name
 from publish.print.cover import draw_cover
 from tools.rules import ROOT
 
@@ -26,21 +28,17 @@ CONTENT = {
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_exercise",
+    "publish.ext.languages",
     "publish.ext.status",
 }
 OWN = ["publish.print.ebook", "publish.print.equations"]
 
 # What the names of the settings for the site alone begin with.
-WEB = ("comments_", "html_", "ogp_", "sitemap_", "templates_")
+WEB = ("comments_", "html_", "ogp_", "sitemap_", "templates_", "togglebutton_")
 
 
-def configuration(static: Path) -> dict[str, Any]:
+def for_epub(config: dict[str, Any], static: Path, name: str) -> dict[str, Any]:
     """The site's configuration, turned into an e-book's with its own ``static`` files."""
-    config, _ = get_final_config(
-        user_yaml=ROOT / "_config.yml",
-        sourcedir=ROOT,
-        cli_config={"latex_individualpages": False},
-    )
     title = config["html_title"]
     config = {key: value for key, value in config.items() if not key.startswith(WEB)}
     return config | {
@@ -51,13 +49,14 @@ def configuration(static: Path) -> dict[str, Any]:
         "html_static_path": [str(static)],
         "html_domain_indices": False,
         "html_math_renderer": "mathml",
-        "epub_basename": f"../{BOOK}",
+        "epub_basename": f"../{name}",
         "epub_cover": ("_static/cover.png", "epub-cover.html"),
         "epub_css_files": ["ebook.css"],
         "epub_description": "Batch normalization in TensorFlow, with every number checked.",
         "epub_contributor": config["author"],
-        "epub_identifier": BOOK,
-        "epub_uid": BOOK,
+        "epub_identifier": name,
+        "epub_uid": name,
+        "epub_language": config["language"].replace("_", "-"),
         "epub_show_urls": "no",
         "epub_tocdepth": 2,
         "epub_tocscope": "includehidden",
@@ -65,22 +64,26 @@ def configuration(static: Path) -> dict[str, Any]:
     }
 
 
-def build(folder: Path) -> Path:
-    """Build the pages into ``folder``/pages and bind them into an EPUB beside them."""
+def build(folder: Path, *, chinese: bool = False, source: Path = ROOT) -> Path:
+    """Build the pages into ``folder``/epub/pages and bind them into an EPUB beside these."""
+    folder = folder / "epub"
     shutil.rmtree(folder, ignore_errors=True)
     static = folder / "static"
     static.mkdir(parents=True)
     shutil.copy(Path(__file__).with_name("ebook.css"), static)
-    draw_cover(static / "cover.png")
+    config = configuration(source)
+    if chinese:
+        config = in_chinese(config, source, folder)
+    draw_cover(static / "cover.png", chinese=chinese)
     quiet_tensorflow()  # the reference imports it
     with docutils_namespace(), patch_docutils():
         app = Sphinx(
-            srcdir=ROOT,
+            srcdir=source,
             confdir=None,
             outdir=folder / "pages",
             doctreedir=folder / "doctrees",
             buildername="epub",
-            confoverrides=configuration(static),
+            confoverrides=for_epub(config, static, file_name(chinese)),
             status=None,
             warningiserror=True,
             keep_going=True,
@@ -88,8 +91,9 @@ def build(folder: Path) -> Path:
         app.build()
     if app.statuscode:
         sys.exit("The EPUB was built with warnings: see above.")
-    return folder / f"{BOOK}.epub"
+    return folder / f"{file_name(chinese)}.epub"
 
 
 if __name__ == "__main__":
-    print("The EPUB is at", build(output_folder() / "epub"))
+    target, in_zh = asked()
+    print("The EPUB is at", build(target, chinese=in_zh))

@@ -1,5 +1,6 @@
 """Bind the pages of the EPUB into one document and let Chromium print it as a PDF:
-`python -m publish.print.pdf [FOLDER]`, after `python -m publish.print.epub [FOLDER]`.
+`python -m publish.print.pdf [FOLDER]`, after `python -m publish.print.epub [FOLDER]`; with
+`--chinese` both for the Chinese edition.
 """
 
 import os
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -20,11 +21,12 @@ from markupsafe import Markup
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from pypdf import PdfReader, PdfWriter
 
-from publish.print import BOOK, MATHJAX, TEMPLATES, output_folder
+from publish.catalogs import CHINESE, FRAME, translations
+from publish.configuration import configuration, in_chinese
+from publish.print import MATHJAX, TEMPLATES, asked, file_name
 from tools.rules import ROOT
 
 HERE = Path(__file__).parent
-CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 
 # The width of the text on A4, in pixels; any height.
 VIEWPORT: ViewportSize = {"width": int(170 / 25.4 * 96), "height": 900}
@@ -112,13 +114,14 @@ def read_chapter(source: Path) -> Chapter:
     return Chapter(source.stem, "".join(heading.itertext()), Markup(html))
 
 
-def bind(pages: Path) -> str:
+def bind(pages: Path, config: dict[str, Any], source: Path) -> str:
     """The whole book as one HTML document."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    front = {"chapters": [{"file": toc["root"]}]}
+    toc = yaml.safe_load((source / "_toc.yml").read_text(encoding="utf-8"))
+    front = {"caption": None, "chapters": [{"file": toc["root"]}]}
+    names = translations(FRAME, source) if config["language"] == CHINESE else {}
     parts = [
         Part(
-            part.get("caption"),
+            names.get(part["caption"], part["caption"]),
             [read_chapter(pages / f"{entry['file']}.xhtml") for entry in part["chapters"]],
         )
         for part in [front, *toc["parts"]]
@@ -127,8 +130,9 @@ def bind(pages: Path) -> str:
     scripts = [HERE / "pdf.js", MATHJAX / "tex-chtml.js"]
     return fill(
         "book.html.jinja",
-        language=CONFIG["sphinx"]["config"]["language"],
-        title=CONFIG["title"],
+        language=config["language"].replace("_", "-"),
+        title=config["html_title"],
+        contents=names.get("Contents", "Contents"),
         styles=[path.as_uri() for path in styles],
         scripts=[path.as_uri() for path in scripts],
         cover=(pages / "_static/cover.png").as_uri(),
@@ -186,31 +190,35 @@ def number_contents(page: Page, printed: Path) -> None:
         entry.locator(".number").evaluate("(e, start) => e.textContent = start + 1", start)
 
 
-def add_author(target: Path) -> None:
+def add_author(target: Path, author: str) -> None:
     """Say whose book it is, which Chromium does not, and open it with its outline."""
     writer = PdfWriter(clone_from=target)
-    writer.add_metadata({"/Author": CONFIG["author"]})
+    writer.add_metadata({"/Author": author})
     writer.page_mode = "/UseOutlines"
     writer.write(target)
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, *, chinese: bool = False, source: Path = ROOT) -> Path:
     """Print the pages of ``folder``/epub into ``folder``/pdf."""
-    target = folder / "pdf" / f"{BOOK}.pdf"
+    target = folder / "pdf" / f"{file_name(chinese)}.pdf"
     target.parent.mkdir(parents=True, exist_ok=True)
-    source, fonts = target.with_name("book.html"), target.with_name("fonts.conf")
-    source.write_text(bind(folder / "epub" / "pages"), encoding="utf-8")
+    config = configuration(source)
+    if chinese:
+        config = in_chinese(config, source, target.parent)
+    book, fonts = target.with_name("book.html"), target.with_name("fonts.conf")
+    book.write_text(bind(folder / "epub" / "pages", config, source), encoding="utf-8")
     write_fonts(fonts)
     with browser_with(fonts) as browser:
-        print_page(open_page(browser, source), target, draft=True)
-        page = open_page(browser, source)
+        print_page(open_page(browser, book), target, draft=True)
+        page = open_page(browser, book)
         number_contents(page, target)
         print_page(page, target)
-    add_author(target)
+    add_author(target, config["author"])
     return target
 
 
 if __name__ == "__main__":
     if chromium() is None:
         sys.exit("Chromium is needed to print. On Debian: apt install chromium")
-    print("The PDF is at", build(output_folder()))
+    target, in_zh = asked()
+    print("The PDF is at", build(target, chinese=in_zh))

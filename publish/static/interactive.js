@@ -32,7 +32,7 @@
     const plot = element("div", { className: "interactive-plot" }, live);
     const controls = element("div", { className: "interactive-controls" }, live);
     controls.setAttribute("role", "group");
-    controls.setAttribute("aria-label", "Controls of the figure");
+    controls.setAttribute("aria-label", source.dataset.controls);
     const numbers = element("p", { className: "interactive-numbers" }, live);
     numbers.setAttribute("role", "status");
     spec.description = image.alt;

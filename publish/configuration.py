@@ -1,0 +1,55 @@
+"""The configuration of the book as Jupyter Book reads it, and as the Chinese edition changes it."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from jupyter_book.config import get_final_config
+
+from publish.catalogs import CHINESE, FRAME, LOCALE, translations
+from tools.rules import ROOT
+
+# The folder of the Chinese pages, inside that of the English ones.
+FOLDER = "zh"
+
+
+def configuration(source: Path = ROOT) -> dict[str, Any]:
+    """The book's configuration, with Jupyter Book's own defaults."""
+    config, _ = get_final_config(
+        user_yaml=source / "_config.yml",
+        sourcedir=source,
+        cli_config={"latex_individualpages": False},
+    )
+    settings: dict[str, Any] = config
+    return settings
+
+
+def in_chinese(config: dict[str, Any], source: Path, build: Path) -> dict[str, Any]:
+    """A configuration turned into that of the Chinese edition.
+
+    Sphinx compiles the catalogues where they lie: in a copy, in the folder ``build``.
+    """
+    catalogs = build / LOCALE
+    shutil.copytree(source / LOCALE, catalogs, dirs_exist_ok=True)
+    chinese = translations(FRAME, source)
+    title, author = (chinese.get(config[key], config[key]) for key in ("html_title", "author"))
+    config = config | {
+        "language": CHINESE,
+        "locale_dirs": [str(catalogs)],
+        "gettext_compact": False,
+        "html_title": title,
+        "project": title,
+        "author": author,
+        "togglebutton_hint": "点击展开",
+        "togglebutton_hint_hide": "点击收起",
+        "nb_code_prompt_show": "展开代码",
+        "nb_code_prompt_hide": "收起代码",
+    }
+    options = config["html_theme_options"]
+    config["html_theme_options"] = options | {
+        "logo": options["logo"] | {"text": title},
+        "search_bar_text": "在本书中搜索",
+    }
+    if config["html_baseurl"]:
+        config["html_baseurl"] = config["html_baseurl"].rstrip("/") + f"/{FOLDER}/"
+    return config

@@ -1,0 +1,136 @@
+"""The book in two languages: what can be translated, where the same page is in the other language,
+and that a build of the English pages builds the Chinese ones beside it.
+
+Sphinx puts the translations of `locale/` in place of a page's messages (its transform `Locale`).
+Just before, `KeepMessages` settles what these are and keeps them with the page, so that
+`publish.catalogs` finds exactly them.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.locale import _ as translate
+from sphinx.transforms import SphinxTransform
+from sphinx.util.nodes import extract_messages
+from sphinx.util.typing import ExtensionMetadata
+from sphinx_exercise.nodes import exercise_subtitle, exercise_title, solution_title
+
+from publish.catalogs import CHINESE, path_of
+from publish.configuration import FOLDER
+
+# A formula is the same in every language, and sphinx-exercise has words of its own for its titles.
+SAME = (nodes.math_block, exercise_title, solution_title)
+
+
+class KeepMessages(SphinxTransform):
+    """Settle which words of a page can be translated, and keep them in the document."""
+
+    default_priority = 15  # before Sphinx puts the translations in their place, at 20
+
+    def apply(self, **_: Any) -> None:
+        for subtitle in self.document.findall(exercise_subtitle):
+            subtitle.source, subtitle.line = self.document["source"], subtitle.parent.line
+            subtitle.rawsource = subtitle.astext()
+        for node in self.untranslatable():
+            node["translatable"] = False
+        messages = [message for _, message in extract_messages(self.document)]
+        self.document["messages"] = list(dict.fromkeys(messages))
+
+    def untranslatable(self) -> Iterator[nodes.Element]:
+        """Yield the nodes whose words stay as they are."""
+        yield from self.document.findall(lambda node: isinstance(node, SAME))
+        # Docstrings are code.
+        for description in self.document.findall(addnodes.desc):
+            yield from description.findall(nodes.TextElement)
+        for node in self.document.findall(nodes.TextElement):
+            if ":docstring of" in (node.source or ""):
+                yield node
+
+
+class AdoptTranslations(SphinxTransform):
+    """Part the translations from the small documents that they were parsed in.
+
+    Each would be kept with the page, which takes a minute to write and to read again.
+    """
+
+    default_priority = 21  # after Sphinx has put the translations in their place
+
+    def apply(self, **_: Any) -> None:
+        for node in self.document.findall():
+            node.document = self.document
+
+
+class Twin(NamedTuple):
+    """The same page in the other language: which one, by code and by its own name, and where."""
+
+    language: str
+    name: str
+    address: str
+
+
+def has_two_languages(app: Sphinx) -> bool:
+    """Whether this builds pages of a book that is translated."""
+    return app.builder.name == "html" and path_of("sphinx", Path(app.srcdir)).exists()
+
+
+def link_twin(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Give a page the address of its twin, and name the parts of the book in its language."""
+    if not has_two_languages(app):
+        return
+    if app.config.language == CHINESE:
+        context["twin"] = Twin("en", "English", f"../{page}.html")
+    else:
+        context["twin"] = Twin("zh-CN", "中文", f"{FOLDER}/{page}.html")
+
+
+def translate_parts(app: Sphinx, *_: object) -> None:
+    """Give the parts of the book their names in its language."""
+    for part in app.config.external_site_map.root.subtrees:
+        part.caption = translate(part.caption)
+
+
+def start_translated(app: Sphinx) -> None:
+    """Start to build the Chinese pages, beside the English ones."""
+    if has_two_languages(app) and app.config.language != CHINESE:
+        folders = (app.srcdir, app.outdir / FOLDER, app.doctreedir.with_name(".doctrees-zh"))
+        command = [sys.executable, "-m", "publish.translated", *map(str, folders)]
+        if app.warningiserror:
+            command.append("--strict")
+        app.translated = subprocess.Popen(  # type: ignore[attr-defined]
+            command,
+            cwd=app.srcdir,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def await_translated(app: Sphinx, exception: Exception | None) -> None:
+    """Wait until the Chinese pages are there, and fail if they are not."""
+    process = getattr(app, "translated", None)
+    if process is None:
+        return
+    if exception is not None:
+        process.kill()
+    output, _ = process.communicate()
+    if exception is None and process.returncode:
+        raise ExtensionError(f"The Chinese pages were not built:\n{output}")
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    app.add_transform(KeepMessages)
+    app.add_transform(AdoptTranslations)
+    app.connect("builder-inited", translate_parts)
+    app.connect("builder-inited", start_translated)
+    app.connect("html-page-context", link_twin)
+    app.connect("build-finished", await_translated)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,46 @@
+"""Build the pages of the Chinese edition: `python -m publish.translated SOURCE TARGET DOCTREES`.
+
+`publish.ext.languages` does so beside each build of the English pages.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+from publish.configuration import configuration, in_chinese
+
+
+def build(source: Path, target: Path, doctrees: Path, *, strict: bool) -> int:
+    """Build the pages into ``target``; return the exit status."""
+    config = in_chinese(configuration(source), source, doctrees)
+    with docutils_namespace(), patch_docutils():
+        app = Sphinx(
+            srcdir=source,
+            confdir=None,
+            outdir=target,
+            doctreedir=doctrees,
+            buildername="html",
+            confoverrides=config | {"nitpicky": strict},
+            status=None,
+            warningiserror=strict,
+            keep_going=True,
+        )
+        app.build()
+    return app.statuscode
+
+
+def main() -> None:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("source", "target", "doctrees"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--strict", action="store_true", help="fail if there are warnings")
+    arguments = parser.parse_args()
+    sys.exit(build(**vars(arguments)))
+
+
+if __name__ == "__main__":
+    main()
