@@ -10,7 +10,8 @@ READY := $(VENV)/ready
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf epub test format links matrix bench sweep experiments lab refresh lock clean
+.PHONY: help book pdf epub test format catalogs links matrix bench sweep experiments lab refresh lock \
+    clean
 
 help:  ## list these verbs
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -22,9 +23,11 @@ book: $(READY)  ## build the HTML book to _build/html/index.html
 
 pdf: epub  ## print the whole book to _build/pdf (needs Chromium)
 	$(BIN)/python -m publish.print.pdf
+	$(BIN)/python -m publish.print.pdf --chinese
 
 epub: $(READY)  ## bind the whole book for e-readers, in _build/epub
 	$(BIN)/python -m publish.print.epub
+	$(BIN)/python -m publish.print.epub --chinese
 
 test: $(READY)  ## check the code, run the package's tests, re-run every notebook and compare its outputs
 	@echo "Checking style and types ..."
@@ -39,6 +42,9 @@ test: $(READY)  ## check the code, run the package's tests, re-run every noteboo
 format: $(READY)  ## mend what ruff can mend, and lay out the code as `make test` wants it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+catalogs: book  ## bring the catalogues of the Chinese edition up to date, and name what is to translate
+	$(BIN)/python -m publish.catalogs
 
 links: $(READY)  ## ask for every address in the book's pages, and fail where one is gone (needs a network)
 	@echo "Asking for each address; _build/links/_build/linkcheck/output.txt lists what is wrong ..."

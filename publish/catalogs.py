@@ -133,9 +133,10 @@ def main() -> None:
     sources = {name: messages_of_page(doctrees, name) for name in pages}
     for name, messages in {**sources, FRAME: list(messages_of_frame())}.items():
         update(name, messages)
-        left = len({*messages} - translations(name).keys())
-        if left:
-            print(f"{path_of(name).relative_to(ROOT)}: {left} messages to translate")
+        done = translations(name)
+        for message in messages:
+            if message not in done:
+                print(f"{path_of(name).relative_to(ROOT)}: to translate: {message[:60]}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from tools.rules import ROOT
 
 TERMS = ROOT / "locale" / "zh_CN" / "terms.csv"
 GLOSSARY = ROOT / "book" / "glossary.md"
+PACKAGE = ROOT / "bn_tutorial"
 
 MARKUP = re.compile(
     r"\{(?P<role>[\w:-]+)\}`(?P<content>[^`]+)`"
@@ -41,7 +42,7 @@ TYPOGRAPHY = {
     f"(?:[{HAN}][{WORD}]|[{WORD}%][{HAN}])": "a space is missing in",
     f"[{HAN}] +[{HAN}]": "there is a space in",
     f" [{FULL_WIDTH}]|[{FULL_WIDTH.replace('—', '').replace('…', '')}] ": "there is a space in",
-    f"[{HAN}][,.;:!?()\"']|[,;:!?()\"'][{HAN}]": "half-width punctuation in",
+    f"[{HAN}][,.;:!?()\"']|[,;:!?()\"'][{HAN}]|[,;:!?] [{HAN}]": "half-width punctuation in",
     r"\.\.\.|--": "half-width punctuation in",
 }
 
@@ -98,7 +99,9 @@ def words(text: str, *, role: str = ANY, code: str = LATIN) -> str:
         if part["role"] is None:
             return code
         if named := TARGET.fullmatch(part["content"]):
-            return named["words"]
+            # A reference to a finding bears its name, as `outliers <wrong-outliers>` does.
+            is_name = named["target"].endswith(f"-{named['words']}")
+            return code if is_name else named["words"]
         if part["role"] == "term":
             return part["content"]
         return role if part["role"] in CALLED_BY_THE_PAGE else code
@@ -134,8 +137,8 @@ def same_terms(message: str, translation: str) -> Iterator[str]:
 
 
 def typography(translation: str) -> Iterator[str]:
-    """Where Chinese is not set as it should be."""
-    text = words(translation)
+    """Where Chinese is not set as it should be; what is quoted in English is left as it is."""
+    text = re.sub(f"“[^”{HAN}]*”", "“”", words(translation))
     for pattern, fault in TYPOGRAPHY.items():
         for found in re.finditer(pattern, text):
             around = text[max(0, found.start() - 8) : found.end() + 8]
@@ -148,10 +151,17 @@ def english_left(translation: str) -> Iterator[str]:
     yield from (f"English is left: {found}" for found in ENGLISH.findall(text))
 
 
+def stays(message: str) -> bool:
+    """Whether a message is the same in Chinese: a name, or nothing but markup and Latin names."""
+    if message in names_in_glossary() or message in {path.stem for path in PACKAGE.iterdir()}:
+        return True
+    return not re.search(r"(?<!\w)[a-z]{3,}(?![\w=])", words(message, role=" ", code=" "))
+
+
 def faults(message: str, translation: str) -> list[str]:
     """What is wrong with the translation of a message."""
     if message == translation:
-        return list(english_left(translation))
+        return [] if stays(message) else ["it is not translated"]
     return [
         *same_markup(message, translation),
         *same_terms(message, translation),

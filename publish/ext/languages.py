@@ -20,7 +20,13 @@ from sphinx.locale import _ as translate
 from sphinx.transforms import SphinxTransform
 from sphinx.util.nodes import extract_messages
 from sphinx.util.typing import ExtensionMetadata
-from sphinx_exercise.nodes import exercise_subtitle, exercise_title, solution_title
+from sphinx_exercise.nodes import (
+    exercise_enumerable_node,
+    exercise_node,
+    exercise_subtitle,
+    exercise_title,
+    solution_title,
+)
 
 from publish.catalogs import CHINESE, path_of
 from publish.configuration import FOLDER
@@ -55,9 +61,11 @@ class KeepMessages(SphinxTransform):
 
 
 class AdoptTranslations(SphinxTransform):
-    """Part the translations from the small documents that they were parsed in.
+    """Make the translations the page's own, and tell sphinx-exercise of them.
 
-    Each would be kept with the page, which takes a minute to write and to read again.
+    Each was parsed in a small document, which would be kept with the page: that takes a minute to
+    write and to read again. And sphinx-exercise has copied the title of each exercise for the
+    title of its solution.
     """
 
     default_priority = 21  # after Sphinx has put the translations in their place
@@ -65,6 +73,10 @@ class AdoptTranslations(SphinxTransform):
     def apply(self, **_: Any) -> None:
         for node in self.document.findall():
             node.document = self.document
+        for kind in (exercise_node, exercise_enumerable_node):
+            for exercise in self.document.findall(kind):
+                entry = self.env.sphinx_exercise_registry[exercise["label"]]  # type: ignore[attr-defined]
+                entry["node"] = exercise.deepcopy()
 
 
 class Twin(NamedTuple):

@@ -117,10 +117,10 @@ def environments(shown: list[Chapter]) -> Iterator[str]:
     ran_with = defaultdict(list)
     for chapter in shown:
         if run := chapter.run:
-            versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
+            versions = _(", ").join(f"{name} {number}" for name, number in run["versions"].items())
             ran_with[versions, run["date"]].append(chapter.link)
     for (versions, date), links in ran_with.items():
-        which = _("All chapters") if len(links) == len(shown) else ", ".join(links)
+        which = _("All chapters") if len(links) == len(shown) else _(", ").join(links)
         yield "- " + _("{which}: with {versions}, on {date}.").format(
             which=which, versions=versions, date=date
         )
@@ -141,11 +141,12 @@ def report(*records: dict[str, Run]) -> Iterator[str]:
         [*rows, (_("all"), *totals, "", "")],
     )
     yield from environments(shown)
-    yield from ["", _("The exempt cells, and why they are:"), ""]
+    yield from ["", str(_("The exempt cells, and why they are:")), ""]
     for chapter in shown:
         for number, reason in chapter.exempt.items():
-            cell = _("code cell {number}").format(number=number)
-            yield f"- {chapter.link}, {cell}: {_(reason)}"
+            yield "- " + _("{chapter}, code cell {number}: {reason}").format(
+                chapter=chapter.link, number=number, reason=_(reason)
+            )
 
 
 def holds_on(matrix: Matrix) -> Iterator[str]:
@@ -163,9 +164,10 @@ def holds_on(matrix: Matrix) -> Iterator[str]:
         ],
     )
     days = sorted({row["date"] for row in matrix["rows"]})
-    yield from [_("Run on {days}.").format(days=", ".join(days)), ""]
-    yield from [_("All that may differ with other versions than the locked ones:"), ""]
-    yield from (f"- {_(difference)}." for difference in matrix["differences"])
+    yield from [_("Run on {days}.").format(days=_(", ").join(days)), ""]
+    yield from [str(_("All that may differ with other versions than the locked ones:")), ""]
+    for difference in matrix["differences"]:
+        yield "- " + _("{difference}.").format(difference=_(difference))
 
 
 class MystDirective(SphinxDirective):
