@@ -16,8 +16,9 @@ from typing import Any
 import pydata_sphinx_theme
 import yaml
 from babel.messages.catalog import Catalog
-from babel.messages.extract import extract_from_dir
+from babel.messages.extract import extract_from_dir, extract_from_file
 from babel.messages.pofile import read_po, write_po
+from sphinx.writers import html5
 
 from bn_tutorial.book.interactive.toolkit import MIME
 from tools.rules import ROOT, code_cells, outputs_of, read, reason_of, toc_files
@@ -83,7 +84,8 @@ def messages_of_frame() -> Iterator[str]:
 
 
 def theme_messages() -> Iterator[str]:
-    """The messages of the theme, which has no Chinese of its own."""
+    """The messages of Sphinx's pages and of the theme, which lack Chinese."""
+    yield from (str(found[1]) for found in extract_from_file("python", html5.__file__))
     with Path(pydata_sphinx_theme.__path__[0], "locale", "sphinx.pot").open("rb") as file:
         messages = [str(message.id) for message in read_po(file) if message.id]
     yield from (message for message in messages if "<" not in message)  # Sphinx has those
@@ -97,7 +99,8 @@ def with_words(part: Any, say: Callable[[str], str], key: str = "", parent: str 
         return [with_words(value, say, key, parent) for value in part]
     if not isinstance(part, str):
         return part
-    if key == "title" or (key, parent) == ("name", "bind"):
+    is_datum = parent.startswith("data-")
+    if key == "title" or (key, parent) == ("name", "bind") or is_datum:
         return say(part)
     # In an expression words stand between quotes.
     return re.sub("'([^']*)'", lambda word: f"'{say(word[1])}'", part)

@@ -36,7 +36,9 @@ def in_chinese(config: dict[str, Any], source: Path, build: Path) -> dict[str, A
     config = config | {
         "language": CHINESE,
         "locale_dirs": [str(catalogs)],
+        "gettext_additional_targets": ["index"],
         "gettext_compact": False,
+        "translated_frame": chinese,
         "html_title": title,
         "project": title,
         "author": author,

@@ -13,8 +13,8 @@ from sphinx.util.docutils import docutils_namespace, patch_docutils
 from publish.configuration import configuration, in_chinese
 
 
-def build(source: Path, target: Path, doctrees: Path, *, strict: bool) -> int:
-    """Build the pages into ``target``; return the exit status."""
+def build(source: Path, target: Path, doctrees: Path, *, strict: bool, fresh: bool) -> int:
+    """Build the pages into ``target``, all of them if ``fresh``; return the exit status."""
     config = in_chinese(configuration(source), source, doctrees)
     with docutils_namespace(), patch_docutils():
         app = Sphinx(
@@ -27,8 +27,9 @@ def build(source: Path, target: Path, doctrees: Path, *, strict: bool) -> int:
             status=None,
             warningiserror=strict,
             keep_going=True,
+            freshenv=fresh,
         )
-        app.build()
+        app.build(force_all=fresh)
     return app.statuscode
 
 
@@ -38,6 +39,7 @@ def main() -> None:
     for name in ("source", "target", "doctrees"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--strict", action="store_true", help="fail if there are warnings")
+    parser.add_argument("--fresh", action="store_true", help="build all pages, changed or not")
     arguments = parser.parse_args()
     sys.exit(build(**vars(arguments)))
 

@@ -139,7 +139,8 @@ def settle(page: Page) -> None:
 
 
 def unfold(page: Page) -> None:
-    """Open all that is folded away, as a reader would."""
+    """Open all that is folded away, as a reader would, without waiting for it to slide."""
+    page.add_style_tag(content="* { animation: none !important; transition: none !important }")
     page.evaluate("() => document.querySelectorAll('details').forEach((it) => (it.open = true))")
     page.evaluate(
         """() => document.querySelectorAll(".toggle-button[aria-expanded=false]")

@@ -16,9 +16,10 @@ from bs4 import BeautifulSoup
 from nbformat import write
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from publish.print import BOOK
+from publish.print import file_name
 from tools.rules import ROOT
 
+BOOK = file_name(chinese=False)
 SITE = "https://example.org/books/bn"
 REPOSITORY = "https://github.com/OWNER/REPOSITORY"
 TOC = """format: jb-book

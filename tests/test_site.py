@@ -22,11 +22,14 @@ from bn_tutorial.batch_norm import batch_norm_forward
 from bn_tutorial.book.interactive.averaged_signal import SIGNAL
 from bn_tutorial.book.interactive.both_modes import BATCH, EPSILON
 from bn_tutorial.moving_average import ExponentialMovingAverage, half_life, window
+from publish.catalogs import messages_of_page, translations
 from tools.rules import ROOT, code_cells, read, toc_files
+from tools.translations import english_left
 
 CHAPTERS = [path.relative_to(ROOT).with_suffix(".html").as_posix() for path in toc_files()]
 PAGES = [*CHAPTERS, "genindex.html", "py-modindex.html", "search.html", "404.html"]
 FROM_A_FOLDER = [page for page in PAGES if page != "404.html"]  # which only a server shows
+CHINESE = [f"zh/{page}" for page in PAGES]
 NOTEBOOKS = [path for path in toc_files() if path.suffix == ".ipynb"]
 
 CHAPTER = "book/control_dependencies.html"
@@ -68,11 +71,12 @@ def soups(root) -> dict[str, BeautifulSoup]:
 
 
 def test_every_built_page_is_tested(soups):
-    assert set(soups) == {*PAGES, "index.html"}
+    assert set(soups) == {*PAGES, *CHINESE, "index.html", "zh/index.html"}
 
 
-def test_the_first_address_leads_to_the_first_page(soups):
-    [refresh] = soups["index.html"].select("meta[http-equiv=Refresh]")
+@pytest.mark.parametrize("page", ["index.html", "zh/index.html"])
+def test_the_first_address_leads_to_the_first_page(soups, page):
+    [refresh] = soups[page].select("meta[http-equiv=Refresh]")
     assert refresh["content"] == "0; url=book/index.html"
 
 
@@ -113,7 +117,7 @@ def test_every_image_says_what_it_shows(soups):
         f"{page}: {image['src']}"
         for page, soup in soups.items()
         for image in soup.select("article figure img")
-        if len(image.get("alt", "").split()) < 8
+        if len(re.findall("[\u4e00-\u9fff]|\\w+", image.get("alt", ""))) < 8
     ]
     assert not silent
 
@@ -158,7 +162,7 @@ def test_the_download_button_gives_the_notebook(root, soups, notebook):
 
 
 def test_the_site_is_small(root):
-    assert sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) < 60e6
+    assert sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) < 100e6
 
 
 # Each page
@@ -239,6 +243,20 @@ def test_a_page_never_scrolls_sideways(opened):
 COLOURS = ["color-contrast", "link-in-text-block"]  # the rules of axe about them
 
 
+def one_word_of_each_kind(page: Page) -> None:
+    """Code is coloured by kind of word: let one of each stand for all, which saves minutes."""
+    page.evaluate(
+        """() => {
+            const seen = new Set();
+            for (const word of document.querySelectorAll(".highlight pre span")) {
+                const kind = word.className;
+                if (seen.has(kind)) word.replaceWith(...word.childNodes);
+                seen.add(kind);
+            }
+        }"""
+    )
+
+
 def look(page: Page, width: int, options: dict, context: str | None = None) -> list[tuple]:
     """What axe finds at a width, in all of the page or in what a selector names."""
     page.set_viewport_size({"width": width, "height": 800})
@@ -266,19 +284,8 @@ def test_axe_finds_no_violation(opened, scheme):
     page = opened.page
     page.emulate_media(color_scheme=scheme)
     page.wait_for_function("it => document.documentElement.dataset.theme === it", arg=scheme)
-    page.add_style_tag(content="* { animation: none !important; transition: none !important }")
     unfold(page)
-    # Code is coloured by kind of word: one word of each kind stands for all, and saves minutes.
-    page.evaluate(
-        """() => {
-            const seen = new Set();
-            for (const word of document.querySelectorAll(".highlight pre span")) {
-                const kind = word.className;
-                if (seen.has(kind)) word.replaceWith(...word.childNodes);
-                seen.add(kind);
-            }
-        }"""
-    )
+    one_word_of_each_kind(page)
     # What has nothing to do with colours is the same in the dark. Contrasts take most of the
     # time; on a phone they are those of the desktop, but for what is hidden there.
     dark = scheme == "dark"
@@ -300,6 +307,85 @@ def test_axe_finds_no_violation(opened, scheme):
     assert not violations
 
 
+# The Chinese pages
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_every_message_of_a_page_is_in_its_catalogue(root, path):
+    """And no other. If not: `make catalogs`, and translate what it names."""
+    name = path.removesuffix(".html")
+    messages = messages_of_page(root.parent / ".doctrees", name)
+    assert translations(name).keys() == set(messages)
+
+
+def test_each_page_leads_to_its_twin_and_back(soups):
+    for page in PAGES:
+        for here, there, language in (
+            (page, f"zh/{page}", "zh-CN"),
+            (f"zh/{page}", page, "en"),
+        ):
+            assert soups[there].html["lang"] == language
+            links = soups[here].select("a[hreflang], link[hreflang]")
+            assert len(links) == (1 if page == "404.html" else 2)
+            for link in links:
+                assert link["hreflang"] == language
+                target = os.path.normpath(Path(here).parent / link["href"])
+                assert Path(target).as_posix() == there
+
+
+def code_and_formulas(soup: BeautifulSoup) -> list[str]:
+    """What a page has that is the same in every language, in order."""
+    return [it.get_text() for it in soup.select("article pre, article div.math")]
+
+
+def test_a_chinese_page_has_all_that_its_twin_has(soups):
+    for page in CHAPTERS:
+        english, chinese = soups[page], soups[f"zh/{page}"]
+        assert code_and_formulas(chinese) == code_and_formulas(english)
+        for selector in ("figure", "section", "table tr", ".admonition", "a[href^=http]", "dt"):
+            counts = [len(soup.select(f"article {selector}")) for soup in (english, chinese)]
+            assert counts[0] == counts[1], (page, selector)
+        anchors = [
+            {it["id"] for it in soup.select("article section")} for soup in (english, chinese)
+        ]
+        assert anchors[0] == anchors[1]
+
+
+# What may stay English: code and formulas, docstrings, papers, and what is quoted.
+ENGLISH = "[lang=en], pre, code, script, style, .math, .citation, a[href*=bibliography]"
+
+
+def test_no_english_sentence_is_left_on_a_chinese_page(soups):
+    left = []
+    for page in CHINESE:
+        copy = BeautifulSoup(str(soups[page]), "html.parser")
+        for element in copy.select(ENGLISH):
+            element.replace_with(",")
+        spoken = [
+            element[name]
+            for element in copy.find_all(True)
+            for name in ("alt", "aria-label", "placeholder", "title")
+            if element.get(name)
+        ]
+        for text in (copy.body.get_text(), *spoken):
+            for found in english_left(text):
+                left.append((page, found))
+    assert not left
+
+
+@pytest.mark.parametrize("path", CHINESE)
+def test_a_chinese_page_is_as_sound_as_its_twin(book, path):
+    with book.open(path) as page:
+        assert not raw_mathematics(page)
+        assert not lost_images(page)
+        unfold(page)
+        one_word_of_each_kind(page)
+        assert not look(page, DESKTOP, {})
+        for width in (DESKTOP, TABLET, PHONE):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 # What a reader does
 
 
@@ -312,7 +398,7 @@ def test_a_wrong_address_gets_a_helpful_page(book):
     page.close()
 
 
-def type_into_search(page: Page, words: str) -> list[str]:
+def type_into_search(page: Page, words: str, finished: str = "finished") -> list[str]:
     """Search as a reader does; the pages found, best first."""
     page.keyboard.press("Control+K")
     expect(page.locator("#search-input")).to_be_focused()
@@ -320,7 +406,7 @@ def type_into_search(page: Page, words: str) -> list[str]:
     page.keyboard.press("Enter")
     page.wait_for_url("**/search.html?*")
     page.locator("#search-results li a").first.wait_for()
-    expect(page.locator("#search-results")).to_contain_text(re.compile("finished", re.I))
+    expect(page.locator("#search-results")).to_contain_text(re.compile(finished, re.I))
     found = page.locator("#search-results li > a:first-child")
     return [Path(urlsplit(it.get_attribute("href")).path).stem for it in found.all()]
 
@@ -341,6 +427,22 @@ def test_search_finds_what_people_ask(book, words, right, origin):
     origin = book.root.as_uri() + "/" if origin == "folder" else None
     with book.open("book/index.html", origin=origin) as page:
         assert right & set(type_into_search(page, words)[:3])
+
+
+@pytest.mark.parametrize("origin", ["folder", "server"])
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        ("移动平均", {"moving_averages", "glossary"}),
+        ("梯度消失", {"why", "glossary"}),
+        ("批量归一化", {"terminology", "glossary"}),
+        ("control_dependencies", {"control_dependencies"}),
+    ],
+)
+def test_search_finds_what_people_ask_in_chinese(book, words, right, origin):
+    origin = book.root.as_uri() + "/" if origin == "folder" else None
+    with book.open("zh/book/index.html", origin=origin) as page:
+        assert right & set(type_into_search(page, words, "搜索完成|个页面")[:3])
 
 
 def brightness(page: Page, selector: str, style: str) -> float:
@@ -446,6 +548,16 @@ def test_the_sliders_of_one_unit_show_the_mean_slopes(book):
             step4_slope=f"mean slope {last:.4f}",
             step4_scaled=f"γ × mean slope {1.7 * last:.4f}",
         )
+
+
+def test_the_sliders_speak_chinese_on_a_chinese_page(book):
+    with book.open("zh/" + LIVE["fig-unit"]) as page:
+        slide(page, "fig-unit", mean=2, deviation=2.5)
+        slope = f"平均斜率 {normal_mean(sigmoid_derivative, 2, 2.5):.4f}"
+        expect_lines(page, "fig-unit", before_slope=slope)
+        expect(page.locator("#fig-unit .interactive-controls")).to_contain_text("z 的均值")
+        words = page.locator("#fig-unit .interactive").inner_text()
+        assert not re.search("[A-Za-z]{3,}", re.sub("sigmoid|log", "", words))
 
 
 def test_the_sliders_of_a_moving_average_show_what_the_class_computes(book):

@@ -155,7 +155,7 @@ def stays(message: str) -> bool:
     """Whether a message is the same in Chinese: a name, or nothing but markup and Latin names."""
     if message in names_in_glossary() or message in {path.stem for path in PACKAGE.iterdir()}:
         return True
-    return not re.search(r"(?<!\w)[a-z]{3,}(?![\w=])", words(message, role=" ", code=" "))
+    return not re.search(r"(?<![\w.])[a-z]{3,}(?!\.?\w|=)", words(message, role=" ", code=" "))
 
 
 def faults(message: str, translation: str) -> list[str]:

@@ -18,7 +18,8 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.locale import _ as translate
 from sphinx.transforms import SphinxTransform
-from sphinx.util.nodes import extract_messages
+from sphinx.util.index_entries import split_index_msg
+from sphinx.util.nodes import extract_messages, traverse_translatable_index
 from sphinx.util.typing import ExtensionMetadata
 from sphinx_exercise.nodes import (
     exercise_enumerable_node,
@@ -46,8 +47,17 @@ class KeepMessages(SphinxTransform):
             subtitle.rawsource = subtitle.astext()
         for node in self.untranslatable():
             node["translatable"] = False
+            if self.config.language == CHINESE and not isinstance(node, SAME):
+                node["classes"].append("language-en")
         messages = [message for _, message in extract_messages(self.document)]
-        self.document["messages"] = list(dict.fromkeys(messages))
+        self.document["messages"] = list(dict.fromkeys([*messages, *self.index_entries()]))
+
+    def index_entries(self) -> Iterator[str]:
+        """Yield the words of the index that stand in the page itself."""
+        for node, entries in traverse_translatable_index(self.document):
+            if node.source == self.document["source"]:
+                for kind, value, *_ in entries:
+                    yield from split_index_msg(kind, value)
 
     def untranslatable(self) -> Iterator[nodes.Element]:
         """Yield the nodes whose words stay as they are."""
@@ -117,6 +127,8 @@ def start_translated(app: Sphinx) -> None:
         command = [sys.executable, "-m", "publish.translated", *map(str, folders)]
         if app.warningiserror:
             command.append("--strict")
+        if app.fresh_env_used:
+            command.append("--fresh")
         app.translated = subprocess.Popen(  # type: ignore[attr-defined]
             command,
             cwd=app.srcdir,
@@ -139,6 +151,8 @@ def await_translated(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
+    # Pages depend on their own catalogues; on that of the frame all pages do.
+    app.add_config_value("translated_frame", {}, "env", dict)
     app.add_transform(KeepMessages)
     app.add_transform(AdoptTranslations)
     app.connect("builder-inited", translate_parts)

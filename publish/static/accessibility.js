@@ -6,3 +6,10 @@ const reach = new ResizeObserver((entries) => {
   }
 });
 document.querySelectorAll("pre, table.table, figure").forEach((region) => reach.observe(region));
+
+// A button that unfolds something says so in the language of the page.
+addEventListener("load", () => {
+  for (const button of document.querySelectorAll(".toggle-button")) {
+    button.ariaLabel = toggleHintShow;
+  }
+});
