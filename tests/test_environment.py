@@ -183,6 +183,7 @@ def test_the_supported_pythons_are_the_same_everywhere():
 
     *others, last = PYTHONS
     assert f"Python {', '.join(others)} or {last}" in text("README.md")
+    assert f"Python {'、'.join(others)} 或 {last}" in text("README.zh-CN.md")
     below = f"{NEWEST[0]}.{NEWEST[1] + 1}"
     assert f"- python>={PYTHONS[0]},<{below}\n" in text("environment.yml")
     makefile = text("Makefile")

@@ -98,14 +98,32 @@ def test_a_wrong_example_is_reported():
     assert "Expected:\n    1\nGot:\n    2\n" in run_examples(one)
 
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+HERE = Path(__file__).parents[1]
+README, CHINESE_README = HERE / "README.md", HERE / "README.zh-CN.md"
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(1, len(BLOCKS) + 1))
+def blocks(path: Path, language: str) -> list[str]:
+    """The blocks of code of a page, less their comments."""
+    found = re.findall(rf"^```{language}\n(.*?)^```", path.read_text("utf-8"), re.DOTALL | re.M)
+    return [re.sub(" *#.*", "", block) for block in found]
+
+
+@pytest.mark.parametrize("block", blocks(README, "python"))
 def test_the_readme_runs(block):
     exec(compile(block, README.name, "exec"), {})
 
 
 def test_the_readme_has_an_example():
-    assert BLOCKS
+    assert blocks(README, "python")
+
+
+def test_the_chinese_readme_says_the_same():
+    assert blocks(CHINESE_README, "python") == blocks(README, "python")
+    assert blocks(CHINESE_README, "sh") == blocks(README, "sh")[:1]
+    english, chinese = (
+        re.findall(r"^\| `(\w+)` \|", path.read_text("utf-8"), re.M)
+        for path in (README, CHINESE_README)
+    )
+    assert chinese == english
+    assert f"]({CHINESE_README.name})" in README.read_text("utf-8")
+    assert f"]({README.name})" in CHINESE_README.read_text("utf-8")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -18,8 +19,10 @@ from matplotlib import get_data_path
 from playwright.sync_api import Error, Page
 from pypdf import PdfReader
 
+from publish.catalogs import FRAME, translations
 from publish.print.pdf import browser_with, css_string, number_contents, open_page, print_page
 from tools.rules import ROOT, code_cells, read, text_of, toc_files
+from tools.translations import english_left
 
 PAGES = toc_files()
 NOTEBOOKS = [page for page in PAGES if page.suffix == ".ipynb"]
@@ -491,3 +494,92 @@ def test_a_wide_equation_shrinks_and_stays_readable(paper):
     assert end < number.bounding_box()["x"]
     with pytest.raises(Error, match="Too wide to be printed"):
         line.evaluate(narrow, 0.5 * wide)
+
+
+# The Chinese edition
+
+
+SMALL_TOC = """format: jb-book
+root: book/index
+parts:
+  - caption: The idea
+    chapters:
+      - file: book/terminology
+  - caption: Reference
+    chapters:
+      - file: book/glossary
+      - file: book/bibliography
+"""
+PRINT_SMALL = """
+import sys
+from pathlib import Path
+from publish.print import epub, pdf
+source, folder = map(Path, sys.argv[1:])
+epub.build(folder, chinese=True, source=source)
+if pdf.chromium():
+    pdf.build(folder, chinese=True, source=source)
+"""
+
+
+@pytest.fixture(scope="module")
+def chinese(tmp_path_factory) -> Path:
+    """Where the Chinese edition of a small book was bound, and printed where there is Chromium: the
+    first page and three more, whose references to others lead nowhere."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("chinese")
+    config = (ROOT / "_config.yml").read_text("utf-8")
+    config = config.replace("suppress_warnings: [", "suppress_warnings: [ref, toc, ")
+    (source / "_config.yml").write_text(config, "utf-8")
+    (source / "_toc.yml").write_text(SMALL_TOC, "utf-8")
+    shutil.copytree(ROOT / "locale", source / "locale")
+    (source / "book").mkdir()
+    for name in ("index.ipynb", "terminology.ipynb", "glossary.md", "bibliography.md"):
+        shutil.copy(ROOT / "book" / name, source / "book")
+    shutil.copy(ROOT / "book" / "references.bib", source / "book")
+    command = [sys.executable, "-c", PRINT_SMALL, str(source), str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_the_chinese_epub_is_chinese(chinese):
+    (path,) = chinese.glob("epub/*-zh.epub")
+    with ZipFile(path) as archive:
+        package = ElementTree.fromstring(archive.read("content.opf"))
+        page = ElementTree.fromstring(archive.read("book/terminology.xhtml"))
+    said = {element.tag.rpartition("}")[2]: element.text for element in package.iter()}
+    assert said["language"] == "zh-CN"
+    assert said["title"] == translations(FRAME)[TITLE]
+    assert page.get("lang") == "zh-CN"
+    text = words(page)
+    assert "解答" in text
+    assert re.search("图 ?1", text)
+    assert not list(english_left(text))
+
+
+def test_the_chinese_pdf_is_chinese(chinese):
+    found = list(chinese.glob("pdf/*-zh.pdf"))
+    if not found and os.environ.get("BROWSER_TESTS") != "required":
+        pytest.skip("there is no Chromium on the PATH")
+    (path,) = found
+    pdf = PdfReader(path)
+    assert pdf.trailer["/Root"]["/Lang"] == "zh-CN"
+    assert pdf.metadata.title == translations(FRAME)[TITLE]
+    assert pdf.metadata.author == translations(FRAME)[f"The authors of {TITLE}"]
+    assert "目录" in text_on(pdf, 2, 3)
+    assert "思想" in text_on(pdf, 2, 3)
+    text = text_on(pdf, 3, len(pdf.pages) + 1)
+    for word in ("归一化", "标准化", "正则化", "解答"):
+        assert word in text
+    fonts = {re.split("[-_]", name)[0] for name in fonts_of(pdf)}
+    assert "NotoSerifCJKsc" in fonts
+    assert fonts <= {"STIXGeneral", "DejaVuSans", "DejaVuSansMono", "NotoSerifCJKsc", "MathJax"}
+
+
+def test_the_chinese_font_has_every_character():
+    """If not: publish/print/fonts/subset.py."""
+    catalogues = "".join(path.read_text("utf-8") for path in ROOT.glob("locale/**/*.po"))
+    used = set("".join(HAN.findall(catalogues)) + "，。：；？！、（）“”《》—…")
+    for weight in ("Regular", "Bold"):
+        font = TTFont(ROOT / "publish" / "print" / "fonts" / f"NotoSerifCJKsc-{weight}.otf")
+        known = {chr(code) for code in font.getBestCmap()}
+        assert not used - known

@@ -202,6 +202,8 @@ def test_the_front_pages_say_how_many_cells_are_exempt():
     cells = [cell for path in NOTEBOOKS for cell in code_cells(read(path))]
     number = sum(map(is_exempt, cells))
     words = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    chinese = f"只有{'零一两三四五六七八九十'[number]}个，五个测时间"
+    assert chinese in (ROOT / "README.zh-CN.md").read_text("utf-8")
     for name in ("README.md", "book/index.ipynb"):
         text = re.sub(r"\s+", " ", (ROOT / name).read_text("utf-8"))
         assert f"{words[number]} cells, five that measure time" in text, name

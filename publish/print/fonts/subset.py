@@ -11,8 +11,9 @@ from fontTools.ttLib import TTCollection
 
 HERE = Path(__file__).parent
 NOTO = Path("/usr/share/fonts/opentype/noto")
-# With their punctuation, some of which Latin fonts have as well, but narrower.
-CHINESE = re.compile("[\u2014\u2018\u2019\u201c\u201d\u2026\u3000-\u9fff\uff00-\uffef]")
+CHINESE = re.compile("[\u3000-\u9fff\uff00-\uffef]")
+# Marks, some of which Latin fonts have as well, but narrower.
+MARKS = "，。：；？！、（）“”‘’《》—…"
 # The first level of GB 2312 has the 3755 most common ones: few words need any other.
 COMMON = bytes(
     byte for row in range(0xB0, 0xD8) for cell in range(0xA1, 0xFF) for byte in (row, cell)
@@ -23,7 +24,7 @@ def characters() -> set[str]:
     """The common Chinese characters, and those in the sources of the book."""
     root = HERE.parents[2]
     sources = [*(root / "book").iterdir(), *(root / "locale").rglob("*.po")]
-    return set(COMMON).union(
+    return set(COMMON + MARKS).union(
         *(
             CHINESE.findall(path.read_text(encoding="utf-8"))
             for path in sources
