@@ -10,12 +10,14 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
+from bn_tutorial.book.notebook import quiet_tensorflow
 from publish.configuration import configuration, in_chinese
 
 
 def build(source: Path, target: Path, doctrees: Path, *, strict: bool, fresh: bool) -> int:
     """Build the pages into ``target``, all of them if ``fresh``; return the exit status."""
     config = in_chinese(configuration(source), source, doctrees)
+    quiet_tensorflow()  # the reference imports it
     with docutils_namespace(), patch_docutils():
         app = Sphinx(
             srcdir=source,

@@ -226,7 +226,7 @@ def page(name, builder="html"):
 def test_pages_with_a_live_figure_get_what_it_needs(name, figure):
     files, body = page(f"book/{name}")
     assert set(files) == {"vega.js", "interactive.js", "interactive.css"}
-    [(found, text)] = re.findall(r'data-figure="(.*?)">(.*)</script>', body)
+    [(found, text)] = re.findall(r'data-figure="(.*?)" .*?>(.*)</script>', body)
     assert found == figure
     assert "<" not in text
     assert json.loads(text)["marks"]

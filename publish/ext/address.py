@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.locale import _
 from sphinx.util.typing import ExtensionMetadata
 from sphinx_external_toc.api import SiteMap
 
@@ -23,7 +24,9 @@ def set_address(app: Sphinx, config: Config) -> None:
         config.html_baseurl = config.ogp_site_url = site
         config.html_context["base_path"] = urlsplit(site).path
         config.ogp_image = "_static/card.png"
-        config.ogp_image_alt = "The title of the book, and a bell curve between two arrows inwards"
+        config.ogp_image_alt = str(
+            _("The title of the book, and a bell curve between two arrows inwards")
+        )
         config.sitemap_url_scheme = "{link}"
         config.sitemap_excludes = ["404.html", "search.html"]
 

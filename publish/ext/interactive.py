@@ -29,10 +29,15 @@ def live_figures(notebook: NotebookNode) -> Iterator[tuple[str, dict[str, Any]]]
     """Yield the name of each live figure and its specification in Vega."""
     for _number, cell, output in outputs_of(notebook):
         if spec := output.get("data", {}).get(MIME):
-            vega = vl_convert.vegalite_to_vega(with_words(spec, _), vl_version=VEGA_LITE)
+            vega = vl_convert.vegalite_to_vega(with_words(spec, say), vl_version=VEGA_LITE)
             # It names Vega 5, of which Vega 6 would complain on the console.
             del vega["$schema"]
             yield cell.metadata["mystnb"]["figure"]["name"], vega
+
+
+def say(words: str) -> str:
+    """``words`` in the language of the pages."""
+    return str(_(words))
 
 
 def script_element(name: str, spec: dict[str, Any]) -> str:

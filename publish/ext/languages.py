@@ -18,6 +18,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.locale import _ as translate
 from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
 from sphinx.util.index_entries import split_index_msg
 from sphinx.util.nodes import extract_messages, traverse_translatable_index
 from sphinx.util.typing import ExtensionMetadata
@@ -31,6 +32,8 @@ from sphinx_exercise.nodes import (
 
 from publish.catalogs import CHINESE, path_of
 from publish.configuration import FOLDER
+
+logger = logging.getLogger(__name__)
 
 # A formula is the same in every language, and sphinx-exercise has words of its own for its titles.
 SAME = (nodes.math_block, exercise_title, solution_title)
@@ -105,7 +108,7 @@ def has_two_languages(app: Sphinx) -> bool:
 def link_twin(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Give a page the address of its twin, and name the parts of the book in its language."""
+    """Give a page the address of its twin."""
     if not has_two_languages(app):
         return
     if app.config.language == CHINESE:
@@ -148,6 +151,8 @@ def await_translated(app: Sphinx, exception: Exception | None) -> None:
     output, _ = process.communicate()
     if exception is None and process.returncode:
         raise ExtensionError(f"The Chinese pages were not built:\n{output}")
+    if output:
+        logger.info("From the build of the Chinese pages:\n%s", output)
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
