@@ -2,8 +2,9 @@
 with the pages that `make book` has built.
 
 Each page has a catalogue, and `sphinx.po` has what stands around the pages: titles, the words of
-templates and programs, and those inside the figures with sliders. A message that was changed keeps
-its old translation, marked as fuzzy, until somebody has seen to it; the pages show it in English.
+templates and programs, and those inside the figures with sliders. A message that was changed a
+little keeps its old translation, marked as fuzzy, until somebody has seen to it; the pages show it
+in English until then.
 """
 
 import json
@@ -18,6 +19,7 @@ import yaml
 from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir, extract_from_file
 from babel.messages.pofile import read_po, write_po
+from sphinx.ext import mathjax
 from sphinx.writers import html5
 
 from bn_tutorial.book.interactive.toolkit import MIME
@@ -65,7 +67,7 @@ def messages_of_frame() -> Iterator[str]:
     config = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
     yield from (config["title"], config["author"])
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
-    yield from (part["caption"] for part in toc["parts"])
+    yield from (part["caption"] for part in toc["parts"] if "caption" in part)
     marked = extract_from_dir(
         ROOT / "publish",
         method_map=[("**.py", "python"), ("templates/**.html", "jinja2")],
@@ -85,14 +87,19 @@ def messages_of_frame() -> Iterator[str]:
 
 def theme_messages() -> Iterator[str]:
     """The messages of Sphinx's pages and of the theme, which lack Chinese."""
-    yield from (str(found[1]) for found in extract_from_file("python", html5.__file__))
+    for module in (html5, mathjax):
+        found = extract_from_file("python", str(module.__file__))
+        yield from (str(message) for _, message, *_ in found)
     with Path(pydata_sphinx_theme.__path__[0], "locale", "sphinx.pot").open("rb") as file:
         messages = [str(message.id) for message in read_po(file) if message.id]
     yield from (message for message in messages if "<" not in message)  # Sphinx has those
 
 
 def with_words(part: Any, say: Callable[[str], str], key: str = "", parent: str = "") -> Any:
-    """A part of a Vega-Lite specification, with ``say`` of its words in their place."""
+    """A part of a Vega-Lite specification, with ``say`` of its words in their place.
+
+    What ``say`` returns may have no straight quote.
+    """
     if isinstance(part, dict):
         return {name: with_words(value, say, name, key) for name, value in part.items()}
     if isinstance(part, list):
@@ -103,7 +110,7 @@ def with_words(part: Any, say: Callable[[str], str], key: str = "", parent: str 
     if key == "title" or (key, parent) == ("name", "bind") or is_datum:
         return say(part)
     # In an expression words stand between quotes.
-    return re.sub("'([^']*)'", lambda word: f"'{say(word[1])}'", part)
+    return re.sub("'([^']+)'", lambda word: f"'{say(word[1])}'", part)
 
 
 def words_of_figure(specification: dict[str, Any]) -> list[str]:
@@ -113,8 +120,11 @@ def words_of_figure(specification: dict[str, Any]) -> list[str]:
     return [word for word in words if re.search("[A-Za-z]{2}", word)]
 
 
-def update(name: str, messages: Iterable[str]) -> None:
-    """Bring the catalogue of this name up to date with its ``messages``."""
+def update(name: str, messages: Iterable[str], known: dict[str, str]) -> None:
+    """Bring the catalogue of this name up to date with its ``messages``.
+
+    A new one that is ``known`` from another page is translated as there.
+    """
     template = Catalog()
     for message in messages:
         template.add(message)
@@ -122,11 +132,14 @@ def update(name: str, messages: Iterable[str]) -> None:
     catalog.update(template)
     for entry in catalog:
         entry.flags -= {"python-format", "python-brace-format"}  # Babel's guesses
+        if entry.id in known and (entry.fuzzy or not entry.string):
+            entry.string = known[str(entry.id)]
+            entry.flags.discard("fuzzy")
     path = path_of(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(HEADER.encode())
-        write_po(file, catalog, 100, omit_header=True, ignore_obsolete=True, include_previous=True)
+        write_po(file, catalog, 100, omit_header=True, ignore_obsolete=True)
 
 
 def main() -> None:
@@ -134,12 +147,13 @@ def main() -> None:
     doctrees = ROOT / "_build" / ".doctrees"
     pages = [path.relative_to(ROOT).with_suffix("").as_posix() for path in toc_files()]
     sources = {name: messages_of_page(doctrees, name) for name in pages}
+    known = {message: text for name in pages for message, text in translations(name).items()}
     for name, messages in {**sources, FRAME: list(messages_of_frame())}.items():
-        update(name, messages)
+        update(name, messages, known)
         done = translations(name)
         for message in messages:
             if message not in done:
-                print(f"{path_of(name).relative_to(ROOT)}: to translate: {message[:60]}")
+                print(f"{path_of(name).relative_to(ROOT)}: to translate: {message}")
 
 
 if __name__ == "__main__":

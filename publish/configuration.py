@@ -1,6 +1,5 @@
 """The configuration of the book as Jupyter Book reads it, and as the Chinese edition changes it."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,26 @@ def configuration(source: Path = ROOT) -> dict[str, Any]:
     return settings
 
 
+def mirror(source: Path, target: Path) -> None:
+    """Make ``target`` hold the catalogues of ``source``, and write those alone that differ."""
+    wanted = {path.relative_to(source): path.read_bytes() for path in source.rglob("*.po")}
+    for copy in [*target.rglob("*.po"), *target.rglob("*.mo")]:
+        if copy.relative_to(target).with_suffix(".po") not in wanted:
+            copy.unlink()
+    for name, content in wanted.items():
+        copy = target / name
+        if not copy.exists() or copy.read_bytes() != content:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(content)
+
+
 def in_chinese(config: dict[str, Any], source: Path, build: Path) -> dict[str, Any]:
     """A configuration turned into that of the Chinese edition.
 
     Sphinx compiles the catalogues where they lie: in a copy, in the folder ``build``.
     """
     catalogs = build / LOCALE
-    shutil.copytree(source / LOCALE, catalogs, dirs_exist_ok=True)
+    mirror(source / LOCALE, catalogs)
     chinese = translations(FRAME, source)
     title, author = (chinese.get(config[key], config[key]) for key in ("html_title", "author"))
     config = config | {

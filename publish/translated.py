@@ -1,4 +1,4 @@
-"""Build the pages of the Chinese edition: `python -m publish.translated SOURCE TARGET DOCTREES`.
+"""Build the pages of the Chinese edition: `python -m publish.translated SOURCE TARGET`.
 
 `publish.ext.languages` does so beside each build of the English pages.
 """
@@ -14,16 +14,16 @@ from bn_tutorial.book.notebook import quiet_tensorflow
 from publish.configuration import configuration, in_chinese
 
 
-def build(source: Path, target: Path, doctrees: Path, *, strict: bool, fresh: bool) -> int:
-    """Build the pages into ``target``, all of them if ``fresh``; return the exit status."""
-    config = in_chinese(configuration(source), source, doctrees)
+def build(source: Path, target: Path, *, strict: bool, fresh: bool) -> int:
+    """Build the pages into ``target``/html, all of them if ``fresh``; return the exit status."""
+    config = in_chinese(configuration(source), source, target)
     quiet_tensorflow()  # the reference imports it
     with docutils_namespace(), patch_docutils():
         app = Sphinx(
             srcdir=source,
             confdir=None,
-            outdir=target,
-            doctreedir=doctrees,
+            outdir=target / "html",
+            doctreedir=target / ".doctrees",
             buildername="html",
             confoverrides=config | {"nitpicky": strict},
             status=None,
@@ -38,8 +38,8 @@ def build(source: Path, target: Path, doctrees: Path, *, strict: bool, fresh: bo
 def main() -> None:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("source", "target", "doctrees"):
-        parser.add_argument(name, type=Path)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
     parser.add_argument("--strict", action="store_true", help="fail if there are warnings")
     parser.add_argument("--fresh", action="store_true", help="build all pages, changed or not")
     arguments = parser.parse_args()

@@ -68,6 +68,11 @@ def test_a_good_translation_has_no_fault():
         ("3 批", "3批", "a space is missing in …3批"),
         ("数据的方差", "数据的 方差", "there is a space in …3 批数据的 方差"),
         ("：见", ": 见", "half-width punctuation"),
+        ("。", ".", "punctuation in"),
+        ("3 批", "−3 批", "−3 is new"),
+        ("3 批", "- 3 批", "it is not one paragraph"),
+        ("。", "。\n\n完。", "it is not one paragraph"),
+        ("3 批数据", "**3 批：**数据", "emphasis is not closed"),
         ("。", "，the page that says it all。", "English is left: the page that says it all"),
     ],
 )
@@ -79,6 +84,7 @@ def test_a_fault_is_found(right, wrong, fault):
 
 def test_a_message_may_not_stay_in_english():
     assert faults("held", "held") == ["it is not translated"]
+    assert faults("Summary", "Summary") == faults("Summary", "Sum up") == ["it is not translated"]
     assert faults("It held in five seeds.", "It held in five seeds.")
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
+from markdown_it import MarkdownIt
+
 from tools.rules import ROOT
 
 TERMS = ROOT / "locale" / "zh_CN" / "terms.csv"
@@ -24,9 +26,10 @@ MARKUP = re.compile(
     r"|(?P<code>(?P<ticks>`+).+?(?P=ticks))"
     r"|(?P<formula>\$[^$]+\$)"
     r"|\[(?P<words>[^\]]*)\]\((?P<address>[^)]*)\)"
+    r"|(?P<link><?https?://[^\s>，。]+>?)"
 )
 TARGET = re.compile(r"(?P<words>.*?)\s*<(?P<target>[^<>]+)>", re.DOTALL)
-NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
+NUMBER = re.compile(r"(?<![\w.])[−-]?\d+(?:,\d{3})*(?:\.\d+)?")
 
 # What stands for markup when Chinese is looked at as it is set: code, formulas and citations are
 # Latin, and what a reference is called the page decides.
@@ -38,12 +41,15 @@ FULL_WIDTH = "，。：；？！（）“”、《》…—"
 WORD = "A-Za-z0-9\u0370-\u03ff"
 QUOTED = re.compile("“[^”]*”|《[^》]*》")
 ENGLISH = re.compile(r"[A-Za-z][a-z'’]+(?:[ ,;:]+[A-Za-z][a-z'’-]*){4,}")
+# A word as any other, unlike NaN or tf.cond; and names that look like one.
+ORDINARY = re.compile(r"(?<![\w.])[A-Za-z][a-z]{2,}(?!\.?\w|[=#])")
+NAMES = frozenset({"Flax", "Keras", "Lite", "Sonnet"})
 TYPOGRAPHY = {
     f"(?:[{HAN}][{WORD}]|[{WORD}%][{HAN}])": "a space is missing in",
     f"[{HAN}] +[{HAN}]": "there is a space in",
     f" [{FULL_WIDTH}]|[{FULL_WIDTH.replace('—', '').replace('…', '')}] ": "there is a space in",
     f"[{HAN}][,.;:!?()\"']|[,;:!?()\"'][{HAN}]|[,;:!?] [{HAN}]": "half-width punctuation in",
-    r"\.\.\.|--": "half-width punctuation in",
+    r"\.\.\.|--|。。|[.,;:]$": "punctuation in",
 }
 
 
@@ -114,6 +120,17 @@ def numbers(text: str) -> Counter[str]:
     return Counter(NUMBER.findall(words(text, role=" ", code=" ")))
 
 
+def not_one_paragraph(translation: str) -> Iterator[str]:
+    """What Sphinx would pass over, and emphasis that does not close."""
+    plain = MARKUP.sub("{A}", translation)  # markup begins and ends with a mark
+    kinds = [token.type for token in MarkdownIt().parse(plain)]
+    if kinds != ["paragraph_open", "inline", "paragraph_close"]:
+        yield "it is not one paragraph"
+    for token in MarkdownIt().parseInline(plain)[0].children or []:
+        if token.type == "text" and "*" in token.content:
+            yield f"emphasis is not closed in {token.content}"
+
+
 def same_markup(message: str, translation: str) -> Iterator[str]:
     """What of the one is not in the other."""
     for here, there in (markup, markup), (numbers, numbers):
@@ -155,14 +172,16 @@ def stays(message: str) -> bool:
     """Whether a message is the same in Chinese: a name, or nothing but markup and Latin names."""
     if message in names_in_glossary() or message in {path.stem for path in PACKAGE.iterdir()}:
         return True
-    return not re.search(r"(?<![\w.])[a-z]{3,}(?!\.?\w|=)", words(message, role=" ", code=" "))
+    ordinary = re.findall(ORDINARY, words(message, role=" ", code=" "))
+    return NAMES.issuperset(ordinary)
 
 
 def faults(message: str, translation: str) -> list[str]:
     """What is wrong with the translation of a message."""
-    if message == translation:
-        return [] if stays(message) else ["it is not translated"]
+    if message == translation or not re.search(f"[{HAN}{FULL_WIDTH}]", translation):
+        return [] if message == translation and stays(message) else ["it is not translated"]
     return [
+        *not_one_paragraph(translation),
         *same_markup(message, translation),
         *same_terms(message, translation),
         *typography(translation),

@@ -6,6 +6,7 @@ Just before, `KeepMessages` settles what these are and keeps them with the page,
 `publish.catalogs` finds exactly them.
 """
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from sphinx_exercise.nodes import (
     solution_title,
 )
 
-from publish.catalogs import CHINESE, path_of
+from publish.catalogs import CHINESE, FRAME, path_of
 from publish.configuration import FOLDER
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,12 @@ class KeepMessages(SphinxTransform):
             subtitle.source, subtitle.line = self.document["source"], subtitle.parent.line
             subtitle.rawsource = subtitle.astext()
         for node in self.untranslatable():
-            node["translatable"] = False
-            if self.config.language == CHINESE and not isinstance(node, SAME):
+            # Sphinx takes an inline node that bears this mark out of its place at the end: no other
+            # may bear it than those that do.
+            if not isinstance(node, nodes.inline) or "translatable" in node:
+                node["translatable"] = False
+            is_english = isinstance(node, nodes.paragraph | addnodes.desc_signature)
+            if self.config.language == CHINESE and is_english:
                 node["classes"].append("language-en")
         messages = [message for _, message in extract_messages(self.document)]
         self.document["messages"] = list(dict.fromkeys([*messages, *self.index_entries()]))
@@ -102,7 +107,7 @@ class Twin(NamedTuple):
 
 def has_two_languages(app: Sphinx) -> bool:
     """Whether this builds pages of a book that is translated."""
-    return app.builder.name == "html" and path_of("sphinx", Path(app.srcdir)).exists()
+    return app.builder.name == "html" and path_of(FRAME, Path(app.srcdir)).exists()
 
 
 def link_twin(
@@ -126,9 +131,9 @@ def translate_parts(app: Sphinx, *_: object) -> None:
 def start_translated(app: Sphinx) -> None:
     """Start to build the Chinese pages, beside the English ones."""
     if has_two_languages(app) and app.config.language != CHINESE:
-        folders = (app.srcdir, app.outdir / FOLDER, app.doctreedir.with_name(".doctrees-zh"))
-        command = [sys.executable, "-m", "publish.translated", *map(str, folders)]
-        if app.warningiserror:
+        command = [sys.executable, "-m", "publish.translated"]
+        command += [str(app.srcdir), str(app.outdir.parent / FOLDER)]
+        if app.warningiserror or app.keep_going:  # with -W the one or the other is set
             command.append("--strict")
         if app.fresh_env_used:
             command.append("--fresh")
@@ -142,10 +147,11 @@ def start_translated(app: Sphinx) -> None:
 
 
 def await_translated(app: Sphinx, exception: Exception | None) -> None:
-    """Wait until the Chinese pages are there, and fail if they are not."""
+    """Wait until the Chinese pages are there, and put them among the English ones."""
     process = getattr(app, "translated", None)
     if process is None:
         return
+    app.translated = None  # type: ignore[attr-defined]  # a failure below comes here again
     if exception is not None:
         process.kill()
     output, _ = process.communicate()
@@ -153,6 +159,9 @@ def await_translated(app: Sphinx, exception: Exception | None) -> None:
         raise ExtensionError(f"The Chinese pages were not built:\n{output}")
     if output:
         logger.info("From the build of the Chinese pages:\n%s", output)
+    if exception is None:
+        shutil.rmtree(app.outdir / FOLDER, ignore_errors=True)
+        shutil.copytree(app.outdir.parent / FOLDER / "html", app.outdir / FOLDER)
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:

@@ -1,54 +1,118 @@
-"""Let the search find decimals and Chinese words, and quote the section that an index entry leads
-to.
+"""What the search finds: the sections of the book, each with its words, in a script of its own.
 
-Sphinx takes 158.11388 apart, and its search then passes over bare digits. Here a decimal is one
-word, both in the index (`split`) and in what the reader types (`splitQuery`). Other words are as
-Sphinx splits them for English. So are Chinese ones, which no space parts: what stands between two
-marks is one word, and the search also finds parts of words.
+_static/search.js ranks and shows them. Left out are code, what it prints, and formulas. Sphinx's
+own search finds pages, and quotes none that is opened from a folder.
 """
 
-import re
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
-from sphinx.search.en import SearchEnglish
 from sphinx.util.typing import ExtensionMetadata
 
+SCRIPT = "search_sections.js"
+ASSIGNMENT = "const searchSections = "
 
-class SearchWithDecimals(SearchEnglish):
-    """The search, with each decimal as one word."""
-
-    _word_re = re.compile(r"\d+\.\d+|\w+")
-    js_splitter_code = r"""
-var splitQuery = (query) => query.match(/\d+\.\d+|[\p{Letter}\p{Number}_]+/gu) ?? [];
-
-// A page opened from a folder may not read other pages: its results have no excerpts.
-DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY &&= location.protocol !== "file:";
-"""
-
-
-class SearchInChinese(SearchWithDecimals):
-    """The same for Chinese pages."""
-
-    lang = "zh"
-    language_name = "Chinese"
+# No prose, or no place to go to.
+SILENT = (
+    nodes.literal_block,
+    nodes.math_block,
+    nodes.raw,
+    nodes.comment,
+    nodes.image,
+    nodes.title,
+    addnodes.index,
+    addnodes.toctree,
+)
+# Pages that have the words of all the others come after these.
+LESSER = {"book/api": 0.25, "book/claims": 0.6, "book/index": 0.6, "book/status": 0.6}
+# Sections that end every chapter.
+ENDS = {"summary", "exercises", "further-reading"}
 
 
-def lead_to_sections(app: Sphinx, doctree: nodes.document) -> None:
-    """Let an index entry above a heading lead to the section, which has a text to quote."""
-    sections = {
-        name: node["ids"][0] for node in doctree.findall(nodes.section) for name in node["ids"]
-    }
-    for index in doctree.findall(addnodes.index):
-        index["entries"] = [
-            (kind, value, sections.get(target, target), *rest)
-            for kind, value, target, *rest in index["entries"]
-        ]
+def is_section(node: nodes.Node) -> bool:
+    """Whether this is a section with a heading; sphinx-exercise makes others."""
+    return isinstance(node, nodes.section) and isinstance(node.next_node(), nodes.title)
+
+
+def words_of(node: nodes.Node) -> str:
+    """The prose in a node, without that of sections inside it."""
+    if isinstance(node, nodes.Text):
+        return str(node)
+    if isinstance(node, SILENT) or is_section(node):
+        return ""
+    between = "" if isinstance(node, nodes.TextElement) else " "
+    return between.join(map(words_of, node.children))
+
+
+def sections_of(app: Sphinx, doctree: nodes.document, page: str) -> Iterator[dict[str, Any]]:
+    """What the search knows of each section of a page."""
+    chapter = app.env.titles[page].astext()
+    keys = [
+        (target, value)
+        for index in doctree.findall(addnodes.index)
+        for _, value, target, *_ in index["entries"]
+    ]
+    for section in doctree.findall(is_section):
+        text = " ".join(" ".join(map(words_of, section.children[1:])).split())
+        if text and not ENDS & set(section["ids"]):
+            yield {
+                "page": page,
+                "id": "" if section.parent is doctree else section["ids"][0],
+                "title": section[0].astext(),
+                "chapter": chapter,
+                "keys": " ".join(value for target, value in keys if target in section["ids"]),
+                "text": text,
+                "weight": LESSER.get(page, 1),
+            }
+    for entry in doctree.findall(nodes.definition_list_item):
+        terms = [term for term in entry.children if isinstance(term, nodes.term) and term["ids"]]
+        if terms:  # of the glossary
+            yield {
+                "page": page,
+                "id": terms[0]["ids"][0],
+                "title": " · ".join(term.astext() for term in terms),
+                "chapter": chapter,
+                "keys": "",
+                "text": " ".join(words_of(entry.children[-1]).split()),
+                "weight": 1,
+            }
+
+
+def replace_search(app: Sphinx) -> None:
+    """Do without Sphinx's own index of pages."""
+    if app.builder.name == "html":
+        app.builder.search = False  # type: ignore[attr-defined]
+
+
+def gather_sections(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Keep the sections of a page that is written, until all are."""
+    if app.builder.name == "html":
+        gathered = app.__dict__.setdefault("sections", {})
+        gathered[page] = list(sections_of(app, doctree, page))
+
+
+def write_sections(app: Sphinx, exception: Exception | None) -> None:
+    """Write the script: the pages of this build, and of those before it the others."""
+    if app.builder.name != "html" or exception is not None:
+        return
+    script = Path(app.outdir, "_static", SCRIPT)
+    known: dict[str, list[dict[str, Any]]] = {}
+    if script.exists():
+        for section in json.loads(script.read_text("utf-8").removeprefix(ASSIGNMENT).rstrip(";\n")):
+            known.setdefault(section["page"], []).append(section)
+    known |= app.__dict__.get("sections", {})
+    sections = [section for page in sorted(app.env.found_docs) for section in known.get(page, [])]
+    text = json.dumps(sections, ensure_ascii=False)
+    script.write_text(f"{ASSIGNMENT}{text};\n", encoding="utf-8")
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
-    app.add_search_language(SearchWithDecimals)
-    app.add_search_language(SearchInChinese)
-    app.connect("doctree-read", lead_to_sections)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    app.connect("builder-inited", replace_search)
+    app.connect("doctree-resolved", gather_sections)
+    app.connect("build-finished", write_sections)
+    return {"parallel_read_safe": True, "parallel_write_safe": False}

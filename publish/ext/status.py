@@ -185,7 +185,8 @@ class MystDirective(SphinxDirective):
         node = nodes.container()
         self.state.nested_parse(StringList([*lines], source=__file__), 0, node)
         for text in node.findall(nodes.TextElement):
-            text["translatable"] = False  # not as it stands: it tells of the last run
+            if not isinstance(text, nodes.inline):
+                text["translatable"] = False  # not as it stands: it tells of the last run
         return node.children
 
 

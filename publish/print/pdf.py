@@ -117,11 +117,11 @@ def read_chapter(source: Path) -> Chapter:
 def bind(pages: Path, config: dict[str, Any], source: Path) -> str:
     """The whole book as one HTML document."""
     toc = yaml.safe_load((source / "_toc.yml").read_text(encoding="utf-8"))
-    front = {"caption": None, "chapters": [{"file": toc["root"]}]}
+    front = {"chapters": [{"file": toc["root"]}]}
     names = translations(FRAME, source) if config["language"] == CHINESE else {}
     parts = [
         Part(
-            names.get(part["caption"], part["caption"]),
+            names.get(part.get("caption"), part.get("caption")),
             [read_chapter(pages / f"{entry['file']}.xhtml") for entry in part["chapters"]],
         )
         for part in [front, *toc["parts"]]

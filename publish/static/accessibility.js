@@ -7,9 +7,9 @@ const reach = new ResizeObserver((entries) => {
 });
 document.querySelectorAll("pre, table.table, figure").forEach((region) => reach.observe(region));
 
-// A button that unfolds something says so in the language of the page.
+// The buttons that unfold something speak English alone.
 addEventListener("load", () => {
-  for (const button of document.querySelectorAll(".toggle-button")) {
-    button.ariaLabel = toggleHintShow;
+  for (const button of document.querySelectorAll(":lang(zh) .toggle-button")) {
+    button.ariaLabel = "展开或收起";
   }
 });
