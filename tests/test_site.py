@@ -430,7 +430,7 @@ def type_into_search(page: Page, words: str) -> list[str]:
     page.wait_for_url("**/search.html?*")
     first = page.locator("#search-results li").first
     expect(first.locator("p")).not_to_be_empty()
-    expect(first.locator("mark").first).to_be_visible()
+    expect(page.locator("#search-results mark").first).to_be_visible()
     found = [
         urldefrag(it.get_attribute("href")) for it in page.locator("#search-results li a").all()
     ]

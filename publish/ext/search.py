@@ -1,10 +1,11 @@
 """What the search finds: the sections of the book, each with its words, in a script of its own.
 
-_static/search.js ranks and shows them. Left out are code, what it prints, and formulas. Sphinx's
-own search finds pages, and quotes none that is opened from a folder.
+_static/search.js ranks and shows them. Left out are formulas, code and what it prints, but for the
+long decimals there. Sphinx's own search finds pages, and quotes none that is opened from a folder.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ SILENT = (
     addnodes.toctree,
 )
 # Pages that have the words of all the others come after these.
-LESSER = {"book/api": 0.25, "book/claims": 0.6, "book/index": 0.6, "book/status": 0.6}
+LESSER = {"book/api": 0.25} | dict.fromkeys(
+    ("book/claims", "book/glossary", "book/index", "book/status"), 0.6
+)
 # Sections that end every chapter.
 ENDS = {"summary", "exercises", "further-reading"}
 
@@ -45,8 +48,20 @@ def words_of(node: nodes.Node) -> str:
         return str(node)
     if isinstance(node, SILENT) or is_section(node):
         return ""
+    if isinstance(node, nodes.math) and "\\" in node.astext():
+        return "…"
     between = "" if isinstance(node, nodes.TextElement) else " "
     return between.join(map(words_of, node.children))
+
+
+def printed_in(section: nodes.Element) -> Iterator[str]:
+    """Yield the long decimals in the code of a section and in what it prints."""
+    for block in section.findall(nodes.literal_block):
+        above: nodes.Element = block.parent
+        while not is_section(above):
+            above = above.parent
+        if above is section:
+            yield from re.findall(r"\d+\.\d{3,}", block.astext())
 
 
 def sections_of(app: Sphinx, doctree: nodes.document, page: str) -> Iterator[dict[str, Any]]:
@@ -67,6 +82,7 @@ def sections_of(app: Sphinx, doctree: nodes.document, page: str) -> Iterator[dic
                 "chapter": chapter,
                 "keys": " ".join(value for target, value in keys if target in section["ids"]),
                 "text": text,
+                "printed": " ".join(printed_in(section)),
                 "weight": LESSER.get(page, 1),
             }
     for entry in doctree.findall(nodes.definition_list_item):
@@ -79,6 +95,7 @@ def sections_of(app: Sphinx, doctree: nodes.document, page: str) -> Iterator[dic
                 "chapter": chapter,
                 "keys": "",
                 "text": " ".join(words_of(entry.children[-1]).split()),
+                "printed": "",
                 "weight": 1,
             }
 

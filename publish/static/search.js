@@ -8,7 +8,7 @@ const SYNONYMS = [
   "evaluation evaluate validation val val_loss val_accuracy test inference serve predict",
   "gpu gpus device devices replica multi distributed",
   "derivative gradient backward backprop backpropagation",
-  "array ndarray numpy list",
+  "array ndarray list",
   "normalization norm bn batchnorm batchnormalization",
   "standardization standardize z-score",
   "wrong bad worse worst poor",
@@ -45,7 +45,8 @@ const wordsOf = (text) => {
 };
 
 // Forms of a word count as one: normalize and normalization, average and averages.
-const stem = (word) => {
+const stem = (form) => {
+  const word = form === "axes" ? "axis" : form;
   if (EMPTY.has(word) || word === "") return null;
   if (!/^[a-z]{4,}$/.test(word)) return word;
   return word
@@ -55,7 +56,7 @@ const stem = (word) => {
     .replace(/(?:ing|ed|e)$/, "");
 };
 
-const BOOST = { title: 3, keys: 4, chapter: 0.5, text: 1 };
+const BOOST = { title: 3, keys: 4, chapter: 0.5, text: 1, printed: 1 };
 
 const index = new MiniSearch({
   fields: Object.keys(BOOST),
@@ -69,14 +70,14 @@ index.addAll(searchSections.map((section, number) => ({ ...section, number })));
 const synonymsOf = (question) => {
   const low = question.toLowerCase();
   const asked = new Set(wordsOf(question));
-  const isAsked = (word) => (HAN.test(word) ? low.includes(word) : asked.has(word));
+  const isAsked = (word) =>
+    asked.has(word) || (/_|\p{Script=Han}/u.test(word) && low.includes(word.replace("_", " ")));
   return SYNONYMS.filter((group) => group.some(isAsked))
     .flat()
     .filter((word) => !low.includes(word))
     .join(" ");
 };
 
-// eslint-disable-next-line no-unused-vars -- the tests ask as well
 const findSections = (question) => {
   const low = question.toLowerCase().trim();
   const half = Object.fromEntries(Object.entries(BOOST).map(([field, boost]) => [field, boost / 2]));
@@ -109,7 +110,8 @@ const excerptOf = (text, terms) => {
   const from = best < 40 ? 0 : text.indexOf(" ", best - 40) + 1 || best;
   const quote = document.createElement("p");
   let at = Math.min(from, best);
-  const end = Math.min(text.length, at + length);
+  const cut = HAN.test(text) ? at + length : text.indexOf(" ", at + length);
+  const end = cut < 0 ? text.length : Math.min(text.length, cut);
   quote.append(at > 0 ? "… " : "");
   for (const { 0: word, index: start } of found.filter((it) => it.index >= at && it.index < end)) {
     const mark = document.createElement("mark");
