@@ -34,6 +34,10 @@ def test_what_stands_around_the_pages_is_translated():
     assert translations(FRAME).keys() == set(messages_of_frame())
 
 
+def test_no_word_of_a_figure_would_end_its_expression():
+    assert not [words for words in translations(FRAME).values() if "'" in words]
+
+
 def test_the_terms_are_those_of_the_glossary():
     """Each entry of the glossary that the table of terms has bears the same name in both."""
     by_english = {english: chinese for chinese, english in names_in_glossary().items()}
