@@ -456,6 +456,25 @@ def test_search_finds_sections_and_quotes_them(book, start, words, right, origin
         expect(page.locator("article h1")).to_be_visible()
 
 
+@pytest.mark.parametrize("origin", ["folder", "server"])
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        ("moving mean not updated", {"control_dependencies", "layer", "today"}),
+        ("momentum", {"today", "moving_averages", "glossary"}),
+        ("归一化", {"terminology", "glossary"}),
+        ("control_dependencies", {"control_dependencies"}),
+        ("UPDATE_OPS", {"control_dependencies", "today"}),
+        ("158.11388", {"layer"}),
+    ],
+)
+def test_search_finds_what_people_ask(book, words, right, origin):
+    origin = book.root.as_uri() + "/" if origin == "folder" else None
+    with book.open("book/index.html", origin=origin) as page:
+        found = type_into_search(page, words)[:3]
+        assert right & {place.partition("#")[0] for place in found}
+
+
 QUESTIONS = json.loads((ROOT / "tests" / "data" / "questions.json").read_text("utf-8"))
 
 
