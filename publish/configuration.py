@@ -6,20 +6,22 @@ from typing import Any
 from jupyter_book.config import get_final_config
 
 from publish.catalogs import CHINESE, FRAME, LOCALE, translations
-from tools.rules import ROOT
 
 # The folder of the Chinese pages, inside that of the English ones.
 FOLDER = "zh"
 
 
-def configuration(source: Path = ROOT) -> dict[str, Any]:
-    """The book's configuration, with Jupyter Book's own defaults."""
+def configuration(source: Path, build: Path, *, chinese: bool) -> dict[str, Any]:
+    """The configuration of an edition, with Jupyter Book's own defaults.
+
+    That of the Chinese one keeps what Sphinx compiles in the folder ``build``.
+    """
     config, _ = get_final_config(
         user_yaml=source / "_config.yml",
         sourcedir=source,
         cli_config={"latex_individualpages": False},
     )
-    settings: dict[str, Any] = config
+    settings: dict[str, Any] = in_chinese(config, source, build) if chinese else config
     return settings
 
 

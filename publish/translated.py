@@ -7,32 +7,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from sphinx.application import Sphinx
-from sphinx.util.docutils import docutils_namespace, patch_docutils
-
-from bn_tutorial.book.notebook import quiet_tensorflow
-from publish.configuration import configuration, in_chinese
+from publish.building import build_with
+from publish.configuration import configuration
 
 
 def build(source: Path, target: Path, *, strict: bool, fresh: bool) -> int:
     """Build the pages into ``target``/html, all of them if ``fresh``; return the exit status."""
-    config = in_chinese(configuration(source), source, target)
-    quiet_tensorflow()  # the reference imports it
-    with docutils_namespace(), patch_docutils():
-        app = Sphinx(
-            srcdir=source,
-            confdir=None,
-            outdir=target / "html",
-            doctreedir=target / ".doctrees",
-            buildername="html",
-            confoverrides=config | {"nitpicky": strict},
-            status=None,
-            warningiserror=strict,
-            keep_going=True,
-            freshenv=fresh,
-        )
-        app.build(force_all=fresh)
-    return app.statuscode
+    config = configuration(source, target, chinese=True) | {"nitpicky": strict}
+    folders = target / "html", target / ".doctrees"
+    return build_with("html", config, source, *folders, strict=strict, fresh=fresh)
 
 
 def main() -> None:

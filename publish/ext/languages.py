@@ -122,7 +122,7 @@ def link_twin(
         context["twin"] = Twin("zh-CN", "中文", f"{FOLDER}/{page}.html")
 
 
-def translate_parts(app: Sphinx, *_: object) -> None:
+def translate_parts(app: Sphinx) -> None:
     """Give the parts of the book their names in its language."""
     for part in app.config.external_site_map.root.subtrees:
         part.caption = translate(part.caption)

@@ -66,7 +66,7 @@ def printed_in(section: nodes.Element) -> Iterator[str]:
 
 def sections_of(app: Sphinx, doctree: nodes.document, page: str) -> Iterator[dict[str, Any]]:
     """What the search knows of each section of a page."""
-    chapter = app.env.titles[page].astext()
+    known = {"page": page, "chapter": app.env.titles[page].astext(), "keys": "", "printed": ""}
     keys = [
         (target, value)
         for index in doctree.findall(addnodes.index)
@@ -75,11 +75,9 @@ def sections_of(app: Sphinx, doctree: nodes.document, page: str) -> Iterator[dic
     for section in doctree.findall(is_section):
         text = " ".join(" ".join(map(words_of, section.children[1:])).split())
         if text and not ENDS & set(section["ids"]):
-            yield {
-                "page": page,
+            yield known | {
                 "id": "" if section.parent is doctree else section["ids"][0],
                 "title": section[0].astext(),
-                "chapter": chapter,
                 "keys": " ".join(value for target, value in keys if target in section["ids"]),
                 "text": text,
                 "printed": " ".join(printed_in(section)),
@@ -88,14 +86,10 @@ def sections_of(app: Sphinx, doctree: nodes.document, page: str) -> Iterator[dic
     for entry in doctree.findall(nodes.definition_list_item):
         terms = [term for term in entry.children if isinstance(term, nodes.term) and term["ids"]]
         if terms:  # of the glossary
-            yield {
-                "page": page,
+            yield known | {
                 "id": terms[0]["ids"][0],
                 "title": " · ".join(term.astext() for term in terms),
-                "chapter": chapter,
-                "keys": "",
                 "text": " ".join(words_of(entry.children[-1]).split()),
-                "printed": "",
                 "weight": 1,
             }
 

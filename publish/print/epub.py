@@ -7,12 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sphinx.application import Sphinx
-from sphinx.util.docutils import docutils_namespace, patch_docutils
-
 import bn_tutorial
-from bn_tutorial.book.notebook import quiet_tensorflow
-from publish.configuration import configuration, in_chinese
+from publish.building import build_with
+from publish.configuration import configuration
 from publish.print import asked, file_name
 from publish.print.cover import draw_cover
 from tools.rules import ROOT
@@ -71,25 +68,10 @@ def build(folder: Path, *, chinese: bool = False, source: Path = ROOT) -> Path:
     static = folder / "static"
     static.mkdir(parents=True)
     shutil.copy(Path(__file__).with_name("ebook.css"), static)
-    config = configuration(source)
-    if chinese:
-        config = in_chinese(config, source, folder)
+    config = configuration(source, folder, chinese=chinese)
     draw_cover(static / "cover.png", chinese=chinese)
-    quiet_tensorflow()  # the reference imports it
-    with docutils_namespace(), patch_docutils():
-        app = Sphinx(
-            srcdir=source,
-            confdir=None,
-            outdir=folder / "pages",
-            doctreedir=folder / "doctrees",
-            buildername="epub",
-            confoverrides=for_epub(config, static, file_name(chinese)),
-            status=None,
-            warningiserror=True,
-            keep_going=True,
-        )
-        app.build()
-    if app.statuscode:
+    settings = for_epub(config, static, file_name(chinese))
+    if build_with("epub", settings, source, folder / "pages", folder / "doctrees"):
         sys.exit("The EPUB was built with warnings: see above.")
     return folder / f"{file_name(chinese)}.epub"
 

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from pypdf import PdfReader, PdfWriter
 
 from publish.catalogs import CHINESE, FRAME, translations
-from publish.configuration import configuration, in_chinese
+from publish.configuration import configuration
 from publish.print import MATHJAX, TEMPLATES, asked, file_name
 from tools.rules import ROOT
 
@@ -202,9 +202,7 @@ def build(folder: Path, *, chinese: bool = False, source: Path = ROOT) -> Path:
     """Print the pages of ``folder``/epub into ``folder``/pdf."""
     target = folder / "pdf" / f"{file_name(chinese)}.pdf"
     target.parent.mkdir(parents=True, exist_ok=True)
-    config = configuration(source)
-    if chinese:
-        config = in_chinese(config, source, target.parent)
+    config = configuration(source, folder / "epub", chinese=chinese)
     book, fonts = target.with_name("book.html"), target.with_name("fonts.conf")
     book.write_text(bind(folder / "epub" / "pages", config, source), encoding="utf-8")
     write_fonts(fonts)
