@@ -1,11 +1,14 @@
-"""Training by several processes: with one result, which outlives the death of a worker."""
+"""Training by several processes: with one result, whatever their number.
+
+The chapter *More than one machine* trains by two, kills one of them, starts again, and compares
+all that the checkpoints hold: a run that is not repeated here.
+"""
 
 import re
 import runpy
 import signal
 import socket
 import sys
-import time
 
 import keras
 import numpy as np
@@ -17,17 +20,11 @@ from bn_tutorial.book.cluster import Cluster
 from bn_tutorial.book.data import digits
 from tools.rules import ROOT
 
-EPOCHS = 2
 EXAMPLES = ROOT / "examples"
 
 
 def python(program):
     return [sys.executable, "-c", program]
-
-
-def training(folder, epochs=EPOCHS):
-    program = str(EXAMPLES / "train_on_workers.py")
-    return [sys.executable, program, str(folder), "--epochs", str(epochs)]
 
 
 def example():
@@ -54,9 +51,11 @@ def restored(folder):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed")
-    return folder, finished(training(folder), 2)
+def three(tmp_path_factory):
+    """Folder and outputs of a training by three workers, whose shares are not of one size."""
+    folder = tmp_path_factory.mktemp("three")
+    program = str(EXAMPLES / "train_on_workers.py")
+    return folder, finished([sys.executable, program, str(folder), "--epochs", "1"], 3)
 
 
 # The launcher
@@ -129,19 +128,17 @@ def test_a_cluster_of_none_is_refused(capsys, monkeypatch):
 # The training
 
 
-def test_workers_agree_to_the_last_bit_and_learn(undisturbed):
-    _, outputs = undisturbed
+def test_workers_agree_to_the_last_bit_and_learn(three):
+    _, outputs = three
     assert len(digests(outputs)) == 1
-    accuracies = [int(share) for share in re.findall(r": (\d+)% of 450", outputs[0])]
-    assert len(accuracies) == EPOCHS
-    assert accuracies[-1] >= 95
+    assert int(re.search(r"epoch 1: (\d+)% of 450", outputs[0])[1]) >= 90
 
 
-def test_the_file_serves_in_one_process_as_the_workers_did(undisturbed):
-    folder, outputs = undisturbed
+def test_the_file_serves_in_one_process_as_the_workers_did(three):
+    folder, outputs = three
     model, data = restored(folder), digits()
     answers = np.argmax(model.predict(data.x_test.astype("float32"), verbose=0), axis=-1)
-    assert f"epoch {EPOCHS}: {np.mean(answers == data.y_test):.0%}" in outputs[0]
+    assert f"epoch 1: {np.mean(answers == data.y_test):.0%}" in outputs[0]
 
 
 @pytest.mark.parametrize(("workers", "each"), [(3, 1), (2, 2)])
@@ -190,29 +187,12 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         example()["train"](tmp_path, epochs=2)
 
 
-def test_their_number_makes_no_difference(tmp_path):
+def test_their_number_makes_no_difference(three, tmp_path):
     """Up to roundings, which training makes larger."""
-    example()["train"](tmp_path / "alone", epochs=1)  # which needs no process of its own
-    assert len(digests(finished(training(tmp_path / "four", epochs=1), 4))) == 1
-    weights = [restored(tmp_path / folder).get_weights() for folder in ("alone", "four")]
-    for one, four in zip(*weights, strict=True):
-        np.testing.assert_allclose(four, one, rtol=0, atol=1e-5)
-
-
-def test_the_death_of_a_worker_is_told_and_made_good(undisturbed, tmp_path):
-    with Cluster(training(tmp_path), 2) as cluster:
-        while "epoch 1" not in cluster.outputs()[0]:
-            assert cluster.processes[0].poll() is None, cluster.errors()
-            time.sleep(0.05)
-        cluster.processes[1].kill()
-        codes = cluster.wait(timeout=100)  # it takes 1 s, or 12 where only silence tells
-        assert codes == [1, -signal.SIGKILL]
-        error = cluster.errors()[0]
-        assert "UnavailableError" in error
-        assert "task:1" in error
-    again = finished(training(tmp_path), 2)
-    assert "epoch 1" not in again[0]
-    assert digests(again) == digests(undisturbed[1])
+    example()["train"](tmp_path, epochs=1)  # alone, which needs no process of its own
+    weights = [restored(folder).get_weights() for folder in (tmp_path, three[0])]
+    for alone, together in zip(*weights, strict=True):
+        np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
 
 
 def test_fit_learns_over_workers_what_it_learns_in_one_process():

@@ -1,5 +1,5 @@
 """The book in two languages: what can be translated, where the same page is in the other language,
-and that a build of the English pages builds the Chinese ones beside it.
+a role that links to it, and that a build of the English pages builds the Chinese ones beside it.
 
 Sphinx puts the translations of `locale/` in place of a page's messages (its transform `Locale`).
 Just before, `KeepMessages` settles what these are and keeps them with the page, so that
@@ -20,6 +20,7 @@ from sphinx.errors import ExtensionError
 from sphinx.locale import _ as translate
 from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
+from sphinx.util.docutils import ReferenceRole
 from sphinx.util.index_entries import split_index_msg
 from sphinx.util.nodes import extract_messages, traverse_translatable_index
 from sphinx.util.typing import ExtensionMetadata
@@ -110,16 +111,34 @@ def has_two_languages(app: Sphinx) -> bool:
     return app.builder.name == "html" and path_of(FRAME, Path(app.srcdir)).exists()
 
 
+def twin_of(app: Sphinx, page: str) -> Twin | None:
+    """The twin of a page, its address counted from the root of the pages in this language."""
+    if not has_two_languages(app):
+        return None
+    if app.config.language == CHINESE:
+        return Twin("en", "English", f"../{page}.html")
+    return Twin("zh-CN", "中文", f"{FOLDER}/{page}.html")
+
+
 def link_twin(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
     """Give a page the address of its twin."""
-    if not has_two_languages(app):
-        return
-    if app.config.language == CHINESE:
-        context["twin"] = Twin("en", "English", f"../{page}.html")
-    else:
-        context["twin"] = Twin("zh-CN", "中文", f"{FOLDER}/{page}.html")
+    if twin := twin_of(app, page):
+        context["twin"] = twin
+
+
+class TwinRole(ReferenceRole):
+    """A link to a page in the other language, `` {twin}`words <page>` ``; in an edition of one
+    language, its words."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        twin = twin_of(self.env.app, self.target)
+        if twin is None:
+            return [nodes.Text(self.title)], []
+        address = "../" * self.env.docname.count("/") + twin.address
+        link = nodes.reference("", self.title, refuri=address, internal=True)
+        return [link], []
 
 
 def translate_parts(app: Sphinx) -> None:
@@ -167,6 +186,7 @@ def await_translated(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> ExtensionMetadata:
     # Pages depend on their own catalogues; on that of the frame all pages do.
     app.add_config_value("translated_frame", {}, "env", dict)
+    app.add_role("twin", TwinRole())
     app.add_transform(KeepMessages)
     app.add_transform(AdoptTranslations)
     app.connect("builder-inited", translate_parts)
