@@ -7,10 +7,12 @@ import inspect
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urldefrag, urlsplit
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -162,6 +164,18 @@ def test_the_download_button_gives_the_notebook(root, soups, notebook):
     given = (root / page).parent / button["href"]
     assert given.read_bytes() == notebook.read_bytes()
     assert given.stat().st_size < 1e6
+
+
+def test_the_front_page_gives_all_that_the_book_is_made_of(root, soups):
+    for page in ("book/index.html", "zh/book/index.html"):
+        [link] = soups[page].select("a.download")
+        with ZipFile((root / page).parent / link["href"]) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()}
+            assert archive.read("bn_tutorial-book/README.md") == (ROOT / "README.md").read_bytes()
+            assert archive.getinfo("bn_tutorial-book/.ci/run").external_attr >> 16 & stat.S_IXUSR
+        assert {path.relative_to(ROOT).as_posix() for path in toc_files()} <= names
+        assert {"pyproject.toml", "bn_tutorial/__init__.py", "tests/test_site.py"} <= names
+        assert not [name for name in names if re.match(r"\.(?!ci|git)|_build", name)]
 
 
 def test_the_site_is_small(root):
