@@ -56,10 +56,6 @@ def in_chinese(config: dict[str, Any], source: Path, build: Path) -> dict[str, A
         "html_title": title,
         "project": title,
         "author": author,
-        "togglebutton_hint": "点击展开",
-        "togglebutton_hint_hide": "点击收起",
-        "nb_code_prompt_show": "展开代码",
-        "nb_code_prompt_hide": "收起代码",
     }
     options = config["html_theme_options"]
     config["html_theme_options"] = options | {

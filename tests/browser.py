@@ -142,10 +142,6 @@ def unfold(page: Page) -> None:
     """Open all that is folded away, as a reader would, without waiting for it to slide."""
     page.add_style_tag(content="* { animation: none !important; transition: none !important }")
     page.evaluate("() => document.querySelectorAll('details').forEach((it) => (it.open = true))")
-    page.evaluate(
-        """() => document.querySelectorAll(".toggle-button[aria-expanded=false]")
-            .forEach((it) => it.click())"""
-    )
 
 
 def slide(page: Page, figure: str, **settings: float) -> None:

@@ -361,6 +361,28 @@ def test_each_page_leads_to_its_twin_and_back(soups):
                 assert Path(target).as_posix() == there
 
 
+CHINESE_BARS = {
+    "Imports and set-up": "导入与准备",
+    "Code of the figure": "这幅图的代码",
+    "Code": "代码",
+}
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_bar_above_code_says_what_is_folded(soups, notebook):
+    folded = [
+        "Code of the figure"
+        if "figure" in cell.metadata.get("mystnb", {})
+        else ("Code" if cell.outputs else "Imports and set-up")
+        for cell in code_cells(read(notebook))
+        if "hide-input" in cell.metadata.get("tags", [])
+    ]
+    for start in ("", "zh/"):
+        bars = soups[f"{start}book/{notebook.stem}.html"].select(".cell > details > summary")
+        expected = map(CHINESE_BARS.get, folded) if start else folded
+        assert [bar.get_text() for bar in bars] == list(expected)
+
+
 @pytest.mark.parametrize("start", ["", "zh/"])
 def test_a_signature_reads_as_it_is_written(soups, start):
     api = soups[f"{start}book/api.html"]
@@ -608,13 +630,40 @@ def test_the_keyboard_reaches_search_and_theme(book):
     context.close()
 
 
-def test_the_keyboard_unfolds_a_solution(book):
-    with book.open(CHAPTER) as page:
-        answer = page.locator(".solution .cell").first
+@pytest.mark.parametrize("start", ["", "zh/"])
+def test_a_solution_unfolds_by_its_bar_and_by_what_leads_to_it(book, start):
+    with book.open(start + CHAPTER) as page:
+        solution = page.locator(".solution").first
+        answer, bar = solution.locator(".cell").first, solution.locator("summary")
+        link = page.locator(f"a[href='#{solution.get_attribute('id')}']")
         expect(answer).to_be_hidden()
-        page.locator(".solution .toggle-button").first.focus()
-        page.keyboard.press("Enter")
-        expect(answer).to_be_visible()
+        expect(bar.locator("a")).to_have_count(0)
+        bar.focus()
+        for key in ("Enter", "Space"):
+            page.keyboard.press(key)
+            expect(answer).to_be_visible(visible=key == "Enter")
+        width = bar.bounding_box()["width"]
+        for x in (2, width - 2):
+            bar.click(position={"x": x, "y": 5})
+            expect(answer).to_be_visible(visible=x == 2)
+        for _ in range(2):  # the second time the address is there already
+            link.click()
+            expect(answer).to_be_visible()
+            expect(bar).to_be_in_viewport()
+            bar.click()
+
+
+@pytest.mark.parametrize("inside", ["the solution", "code"])
+def test_what_is_folded_unfolds_where_the_address_points_into_it(book, inside):
+    with book.open(CHAPTER) as page:
+        folded = page.locator(".solution" if inside == "the solution" else ".cell > details").last
+        expect(folded.locator("pre").first).to_be_hidden()
+        folded.locator("pre").first.evaluate("it => (it.id = 'inside')")
+        page.evaluate("location.hash = 'inside'")
+        expect(folded.locator("pre").first).to_be_in_viewport()
+    with book.open(f"{CHAPTER}#ex-control-order-solution") as page:
+        expect(page.locator("#ex-control-order-solution summary")).to_be_in_viewport()
+        expect(page.locator("#ex-control-order-solution .cell").first).to_be_visible()
 
 
 # Figures with sliders

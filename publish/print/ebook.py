@@ -112,14 +112,16 @@ class GatherSolutions(SphinxTransform):
 
 
 class DropFoldedCode(SphinxPostTransform):
-    """Remove the code that a page folds away."""
+    """Remove the code that a page folds away, and show imports, with what is defined there."""
 
     default_priority = 150  # before MyST-NB folds
 
     def run(self, **options: Any) -> None:
         for cell in self.document.findall(nodes.container):
             if cell.get("hide_mode") == "input":
-                del cell["hide_mode"], cell[0]
+                del cell["hide_mode"]
+                if len(cell) > 1:
+                    del cell[0]
 
 
 class MendMarkup(SphinxPostTransform):

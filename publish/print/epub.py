@@ -31,7 +31,7 @@ CONTENT = {
 OWN = ["publish.print.ebook", "publish.print.equations"]
 
 # What the names of the settings for the site alone begin with.
-WEB = ("comments_", "html_", "ogp_", "sitemap_", "templates_", "togglebutton_")
+WEB = ("comments_", "html_", "ogp_", "sitemap_", "templates_")
 
 
 def for_epub(config: dict[str, Any], static: Path, name: str) -> dict[str, Any]:

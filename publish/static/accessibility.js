@@ -6,10 +6,3 @@ const reach = new ResizeObserver((entries) => {
   }
 });
 document.querySelectorAll("pre, table.table, figure").forEach((region) => reach.observe(region));
-
-// The buttons that unfold something speak English alone.
-addEventListener("load", () => {
-  for (const button of document.querySelectorAll(":lang(zh) .toggle-button")) {
-    button.ariaLabel = "展开或收起";
-  }
-});
