@@ -39,9 +39,10 @@ test: $(READY)  ## check the code, run the package's tests, re-run every noteboo
 	@echo "All tests passed: each compared cell printed again what the book shows (the status page" \
 	    "counts those that are not compared)."
 
-format: $(READY)  ## mend what ruff can mend, and lay out the code as `make test` wants it
+format: $(READY)  ## mend what ruff can mend, lay out the code as `make test` wants it, and fold cells
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python -m tools.fold
 
 catalogs: book  ## bring the catalogues of the Chinese edition up to date, and name what is to translate
 	$(BIN)/python -m publish.catalogs
@@ -80,6 +81,7 @@ refresh: $(READY)  ## run the notebooks afresh, store their outputs (then read t
 	    --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" \
 	    $(NOTEBOOKS)
 	$(BIN)/jupyter nbconvert --to notebook --inplace --coalesce-streams $(NOTEBOOKS)
+	$(BIN)/python -m tools.fold
 	$(BIN)/pytest --record $(NOTEBOOKS)
 
 # One version of each package for all supported Pythons, so that they print the same.

@@ -61,7 +61,8 @@ def clean_notebook():
                 "```{exercise} One\n:label: ex-one\nAdd.\n{ref}`ex-one-solution`\n```"
             ),
             new_markdown_cell("```{solution-start} ex-one\n:label: ex-one-solution\n```"),
-            cell("1 + 1", 5),
+            cell("1 + 1", 5, jupyter={"source_hidden": True, "outputs_hidden": True}),
+            new_markdown_cell("So it is two.", metadata={"jupyter": {"source_hidden": True}}),
             new_markdown_cell("```{solution-end}\n```"),
         ]
     )
@@ -117,6 +118,11 @@ def test_a_clean_notebook_passes(rule):
         (rules.needs_no_network, set_to(1, source="from urllib.request import urlopen")),
         (rules.needs_no_network, set_to(1, source="!pip install numpy")),
         (rules.exercises_are_solved, set_to(7, cell_type="markdown")),
+        (rules.cells_are_folded, set_to(1, metadata={"tags": ["hide-input"]})),
+        (rules.cells_are_folded, set_to(1, metadata={"jupyter": {"outputs_hidden": True}})),
+        (rules.cells_are_folded, set_to(1, source="import os\n" + 12 * "\n", outputs=[])),
+        (rules.cells_are_folded, set_to(7, metadata={"jupyter": {"source_hidden": True}})),
+        (rules.cells_are_folded, set_to(8, metadata={})),
         (
             rules.exercises_are_solved,
             set_to(5, source=EXERCISE.format("")),
@@ -125,6 +131,24 @@ def test_a_clean_notebook_passes(rule):
 )
 def test_a_broken_rule_is_noticed(rule, change):
     assert list(rule(spoilt(change)))
+
+
+def test_folding_mends_what_is_not_folded_and_nothing_else():
+    notebook = spoilt(lambda cells: [cell.update(metadata={}) for cell in cells[7:9]])
+    notebook.cells[1].update(source="import os\n" + 12 * "\n", outputs=[])
+    folded = rules.with_folds(notebook)
+    assert list(rules.cells_are_folded(folded)) == []
+    assert folded.cells[1].metadata == {
+        "tags": ["hide-input"],
+        "jupyter": {"source_hidden": True},
+    }
+    changed = [a != b for a, b in zip(notebook.cells, folded.cells, strict=True)]
+    assert [number for number, is_changed in enumerate(changed) if is_changed] == [1, 7, 8]
+    short = cell("import os\n" + 11 * "\n", 1)
+    printing = cell("import os\n" + 12 * "\n", 2, [printed("1")])
+    waiting = cell("import os\n" + 12 * "\n", None)
+    unchanged = new_notebook(cells=[short, printing, waiting])
+    assert rules.with_folds(unchanged) == unchanged
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ The rule on numbers in prose has modules of its own, `prose_numbers` and `ties`.
 import ast
 import re
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from itertools import takewhile
 from pathlib import Path
 
@@ -24,6 +25,8 @@ CLOCKS = {
     *("time_ns", "perf_counter_ns", "process_time_ns", "thread_time_ns", "monotonic_ns"),
     *("timeit", "default_timer", "getrusage"),
 }
+# So many lines of imports at the start of a cell stay in sight.
+SHORT = 12
 FORBIDDEN_TAGS = {"raises-exception", "nbval-raises-exception", "skip-execution", "remove-output"}
 
 
@@ -270,6 +273,43 @@ def exercises_are_solved(notebook: NotebookNode) -> Iterator[str]:
         yield f"solution {label} has no exercise"
 
 
+def imports_at_length(cell: NotebookNode) -> bool:
+    """Whether a cell that ran begins with imports, has many lines, and shows nothing."""
+    is_long = len(cell.source.splitlines()) > SHORT
+    starts = cell.source.startswith(("import ", "from "))
+    return bool(is_long and starts and cell.execution_count and not cell.outputs)
+
+
+def with_folds(notebook: NotebookNode) -> NotebookNode:
+    """The notebook with the metadata that folds cells: long imports, what has the tag
+    `hide-input`, and solutions. The book goes by the tags, JupyterLab by `jupyter`."""
+    notebook = deepcopy(notebook)
+    solutions = {cell.id for _, cell in solutions_of(notebook)}
+    for cell in notebook.cells:
+        is_code, is_solution = cell.cell_type == "code", cell.id in solutions
+        tags = cell.metadata.get("tags", [])
+        if is_code and imports_at_length(cell) and "hide-input" not in tags:
+            tags = cell.metadata["tags"] = [*tags, "hide-input"]
+        hidden = {
+            "source_hidden": is_solution or "hide-input" in tags,
+            "outputs_hidden": is_solution and is_code,
+        }
+        cell.metadata.pop("collapsed", None)  # JupyterLab's other word for hidden outputs
+        cell.metadata.pop("jupyter", None)
+        if any(hidden.values()):
+            cell.metadata["jupyter"] = {key: True for key, is_hidden in hidden.items() if is_hidden}
+    return notebook
+
+
+def cells_are_folded(notebook: NotebookNode) -> Iterator[str]:
+    """Long imports, the code of figures and solutions are folded, and nothing else is."""
+    for number, (cell, folded) in enumerate(
+        zip(notebook.cells, with_folds(notebook).cells, strict=True), start=1
+    ):
+        if cell.metadata != folded.metadata:
+            yield f"cell {number} is not folded as it should be, which `make format` mends"
+
+
 def prose_of(notebook: NotebookNode) -> Iterator[tuple[NotebookNode, str]]:
     """Each cell that says something in words, and what: a text, or a caption and what it shows."""
     for cell in notebook.cells:
@@ -294,4 +334,5 @@ RULES: list[Callable[[NotebookNode], Iterator[str]]] = [
     clocks_are_exempt,
     needs_no_network,
     exercises_are_solved,
+    cells_are_folded,
 ]
