@@ -62,7 +62,10 @@ def clean_notebook():
             ),
             new_markdown_cell("```{solution-start} ex-one\n:label: ex-one-solution\n```"),
             cell("1 + 1", 5, jupyter={"source_hidden": True, "outputs_hidden": True}),
-            new_markdown_cell("So it is two.", metadata={"jupyter": {"source_hidden": True}}),
+            new_markdown_cell(
+                "% The answer in words\n\nSo it is two.",
+                metadata={"jupyter": {"source_hidden": True}},
+            ),
             new_markdown_cell("```{solution-end}\n```"),
         ]
     )
@@ -123,6 +126,7 @@ def test_a_clean_notebook_passes(rule):
         (rules.cells_are_folded, set_to(1, source="import os\n" + 12 * "\n", outputs=[])),
         (rules.cells_are_folded, set_to(7, metadata={"jupyter": {"source_hidden": True}})),
         (rules.cells_are_folded, set_to(8, metadata={})),
+        (rules.cells_are_folded, set_to(8, source="So it is two.")),
         (
             rules.exercises_are_solved,
             set_to(5, source=EXERCISE.format("")),

@@ -27,6 +27,8 @@ CLOCKS = {
 }
 # So many lines of imports at the start of a cell stay in sight.
 SHORT = 12
+# JupyterLab shows the first line of a folded cell: of an answer in words, this comment.
+SCREEN = "% The answer in words\n\n"
 FORBIDDEN_TAGS = {"raises-exception", "nbval-raises-exception", "skip-execution", "remove-output"}
 
 
@@ -281,8 +283,8 @@ def imports_at_length(cell: NotebookNode) -> bool:
 
 
 def with_folds(notebook: NotebookNode) -> NotebookNode:
-    """The notebook with the metadata that folds cells: long imports, what has the tag
-    `hide-input`, and solutions. The book goes by the tags, JupyterLab by `jupyter`."""
+    """The notebook with what folds cells: long imports, what has the tag `hide-input`, and
+    solutions. The book goes by the tags, JupyterLab by `jupyter`."""
     notebook = deepcopy(notebook)
     solutions = {cell.id for _, cell in solutions_of(notebook)}
     for cell in notebook.cells:
@@ -294,6 +296,8 @@ def with_folds(notebook: NotebookNode) -> NotebookNode:
             "source_hidden": is_solution or "hide-input" in tags,
             "outputs_hidden": is_solution and is_code,
         }
+        if is_solution and not is_code and not cell.source.startswith("%"):
+            cell.source = SCREEN + cell.source
         cell.metadata.pop("collapsed", None)  # JupyterLab's other word for hidden outputs
         cell.metadata.pop("jupyter", None)
         if any(hidden.values()):
@@ -306,7 +310,7 @@ def cells_are_folded(notebook: NotebookNode) -> Iterator[str]:
     for number, (cell, folded) in enumerate(
         zip(notebook.cells, with_folds(notebook).cells, strict=True), start=1
     ):
-        if cell.metadata != folded.metadata:
+        if cell != folded:
             yield f"cell {number} is not folded as it should be, which `make format` mends"
 
 
