@@ -653,15 +653,15 @@ def test_a_solution_unfolds_by_its_bar_and_by_what_leads_to_it(book, start):
             bar.click()
 
 
-@pytest.mark.parametrize("inside", ["the solution", "code"])
-def test_what_is_folded_unfolds_where_the_address_points_into_it(book, inside):
+def test_what_is_folded_unfolds_where_the_address_points_into_it(book):
     with book.open(CHAPTER) as page:
-        folded = page.locator(".solution" if inside == "the solution" else ".cell > details").last
-        expect(folded.locator("pre").first).to_be_hidden()
-        folded.locator("pre").first.evaluate("it => (it.id = 'inside')")
-        page.evaluate("location.hash = 'inside'")
-        expect(folded.locator("pre").first).to_be_in_viewport()
-    with book.open(f"{CHAPTER}#ex-control-order-solution") as page:
+        for kind in (".solution", ".cell > details"):
+            code = page.locator(kind).last.locator("pre").first
+            expect(code).to_be_hidden()
+            code.evaluate("(it, kind) => (it.id = kind)", kind)
+            page.evaluate("kind => (location.hash = kind)", kind)
+            expect(code).to_be_in_viewport()
+        page.goto(f"{book.server.url}{CHAPTER}?anew#ex-control-order-solution")
         expect(page.locator("#ex-control-order-solution summary")).to_be_in_viewport()
         expect(page.locator("#ex-control-order-solution .cell").first).to_be_visible()
 
