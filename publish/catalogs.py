@@ -107,7 +107,7 @@ def with_words(part: Any, say: Callable[[str], str], key: str = "", parent: str 
     if not isinstance(part, str):
         return part
     is_datum = parent.startswith("data-")
-    if key == "title" or (key, parent) == ("name", "bind") or is_datum:
+    if key in ("title", "note") or (key, parent) == ("name", "bind") or is_datum:
         return say(part)
     # In an expression words stand between quotes.
     return re.sub("'([^']+)'", lambda word: f"'{say(word[1])}'", part)

@@ -97,9 +97,11 @@ def test_only_the_words_of_a_figure_with_sliders_are_translated():
         "title": "update",
         "params": [{"name": "mean", "bind": {"name": "mean of z"}}],
         "transform": [{"calculate": "'mean slope ' + format(datum.mean, '.2f')", "as": "mean"}],
+        "usermeta": {"presets": [{"title": "steep", "note": "look", "settings": {"mean": 1}}]},
     }
     assert with_words(figure, str.upper) == {
         "title": "UPDATE",
         "params": [{"name": "mean", "bind": {"name": "MEAN OF Z"}}],
         "transform": [{"calculate": "'MEAN SLOPE ' + format(datum.mean, '.2F')", "as": "mean"}],
+        "usermeta": {"presets": [{"title": "STEEP", "note": "LOOK", "settings": {"mean": 1}}]},
     }

@@ -44,11 +44,15 @@ def script_element(name: str, spec: dict[str, Any]) -> str:
     """The element that holds the specification of the figure ``name`` in a page."""
     # In a script element only "<" could end the JSON early.
     text = json.dumps(spec, ensure_ascii=False).replace("<", r"\u003c")
-    controls = _("Controls of the figure")
-    return (
-        f'<script type="application/json" data-figure="{name}" data-controls="{controls}">'
-        f"{text}</script>\n"
-    )
+    words = {
+        "controls": _("Controls of the figure"),
+        "presets": _("Situations to look at"),
+        "play": _("Play"),
+        "pause": _("Pause"),
+        "reset": _("Reset"),
+    }
+    spoken = " ".join(f'data-{key}="{word}"' for key, word in words.items())
+    return f'<script type="application/json" data-figure="{name}" {spoken}>{text}</script>\n'
 
 
 def write_library(app: Sphinx) -> None:

@@ -1,7 +1,10 @@
 // Put live figures in the place of their still pictures. The page holds each figure's
-// specification in <script type="application/json" data-figure="the figure's id">.
+// specification in <script type="application/json" data-figure="the figure's id">; its "usermeta"
+// has the presets, the handles and the slider that is time (see bn_tutorial.book.interactive).
 (() => {
   "use strict";
+
+  const PACE = 80; // milliseconds from one value of a playing slider to the next
 
   const element = (tag, attributes, parent) => {
     const made = Object.assign(document.createElement(tag), attributes);
@@ -23,37 +26,181 @@
     }
   };
 
-  const makeLive = async (source) => {
-    const figure = document.getElementById(source.dataset.figure);
-    const image = figure.querySelector("img");
-    const spec = JSON.parse(source.textContent);
+  // The nearest value that a slider can have.
+  const onSlider = (value, { min, max, step }) => {
+    const steps = Math.round((Math.min(max, Math.max(min, value)) - min) / step);
+    return Number((min + steps * step).toFixed(6));
+  };
+
+  // Let handles be dragged along their scale; each sets its control.
+  const makeHandles = (figure) => {
+    const { view, plot } = figure;
+    let drag = null;
+
+    const take = (event, item) => {
+      const handle = figure.handles[item?.mark.name];
+      if (!handle || event.button > 0) return;
+      event.preventDefault(); // select no text
+      figure.touched();
+      const across = handle.scale.endsWith("x");
+      const svg = plot.querySelector("svg");
+      const zoom = svg.getBoundingClientRect().width / Number(svg.getAttribute("width"));
+      const at = (it) => (across ? it.clientX : it.clientY) / zoom;
+      const offset = (across ? item.x : item.y) - at(event);
+      const { i = 0, origin = 0, unit = 1 } = item.datum;
+      const scale = view.scale(handle.scale);
+      drag = {
+        control: figure.controls.get(handle.controls[i]),
+        value: (it) => (scale.invert(at(it) + offset) - origin) / unit,
+      };
+      plot.setPointerCapture(event.pointerId);
+      plot.classList.add("dragging");
+    };
+
+    const move = (event) => {
+      const value = drag?.value(event);
+      if (!Number.isFinite(value)) return; // where the unit is 0, no control moves the point
+      view.signal(drag.control.name, onSlider(value, drag.control)).runAsync();
+    };
+
+    const drop = () => {
+      if (!drag) return;
+      drag = null;
+      plot.classList.remove("dragging");
+      figure.readOut();
+    };
+
+    view.addEventListener("pointerdown", take);
+    plot.addEventListener("pointermove", move);
+    plot.addEventListener("pointerup", drop);
+    plot.addEventListener("pointercancel", drop);
+  };
+
+  // Buttons that put all controls somewhere, and the sentences that say what to look at there.
+  const makePresets = (figure, words) => {
+    const { view, controls, bar, notes } = figure;
+
+    const add = ({ title, note, settings }) => {
+      const button = element("button", { type: "button", textContent: title }, bar);
+      const sentence = element("p", { textContent: note }, notes);
+      button.addEventListener("click", () => {
+        figure.touched();
+        for (const { name, value } of controls.values()) view.signal(name, settings[name] ?? value);
+        notes.querySelector(".chosen").classList.remove("chosen");
+        sentence.className = "chosen";
+        if (button.ariaPressed) button.ariaPressed = "true";
+        figure.readOut(note);
+      });
+      return button;
+    };
+
+    const buttons = figure.presets.map(add);
+    const release = () => buttons.forEach((it) => (it.ariaPressed = "false"));
+    release();
+    add({ title: words.reset, note: figure.note, settings: {} });
+    notes.lastChild.className = "chosen";
+    figure.onTouched.push(release);
+  };
+
+  // A button that runs a slider from its start to its end.
+  const makePlayer = (figure, words) => {
+    const { view } = figure;
+    const { name, min, max, step } = figure.controls.get(figure.play);
+    const button = element("button", { type: "button", textContent: words.play }, figure.bar);
+    let timer = null;
+    let paused = null; // the value at which it goes on
+
+    const stop = () => {
+      if (timer === null) return;
+      clearInterval(timer);
+      timer = null;
+      button.textContent = words.play;
+      figure.readOut();
+    };
+
+    const advance = () => {
+      const next = view.signal(name) + step;
+      view.signal(name, next).runAsync();
+      if (next >= max) stop();
+    };
+
+    button.addEventListener("click", () => {
+      const playing = timer !== null;
+      figure.touched();
+      if (playing) {
+        paused = view.signal(name);
+      } else {
+        if (view.signal(name) !== paused) view.signal(name, min).runAsync();
+        paused = null;
+        button.textContent = words.pause;
+        timer = setInterval(advance, PACE);
+      }
+    });
+    figure.onTouched.push(stop);
+  };
+
+  // The parts of a live figure, in the order in which they stand.
+  const makeParts = (words) => {
     const live = document.createElement("div");
     live.className = "interactive";
-    const plot = element("div", { className: "interactive-plot" }, live);
-    const controls = element("div", { className: "interactive-controls" }, live);
-    controls.setAttribute("role", "group");
-    controls.setAttribute("aria-label", source.dataset.controls);
-    const numbers = element("p", { className: "interactive-numbers" }, live);
-    numbers.setAttribute("role", "status");
+    const part = (name, tag = "div", attributes = {}) =>
+      element(tag, { className: `interactive-${name}`, ...attributes }, live);
+    return {
+      live,
+      bar: part("presets", "div", { role: "group", ariaLabel: words.presets }),
+      notes: part("notes"),
+      plot: part("plot"),
+      panel: part("controls", "div", { role: "group", ariaLabel: words.controls }),
+      numbers: part("numbers", "p", { role: "status" }),
+    };
+  };
+
+  // What the parts of a figure share.
+  const makeFigure = (parts, spec, view) => {
+    const onTouched = [];
+    const bound = spec.signals.filter((it) => it.bind);
+    return {
+      ...parts,
+      ...spec.usermeta,
+      view,
+      controls: new Map(bound.map(({ name, value, bind }) => [name, { ...bind, name, value }])),
+      onTouched,
+      // The reader has taken the figure in hand.
+      touched: () => onTouched.forEach((it) => it()),
+      // Read the numbers out once a control has come to rest.
+      readOut: async (note = "") => {
+        await view.runAsync();
+        const texts = parts.plot.querySelectorAll(".role-mark.mark-text:not([aria-hidden]) text");
+        const lines = Array.from(texts, (text) => text.textContent).join("; ");
+        parts.numbers.textContent = `${note} ${lines}`.trim();
+      },
+    };
+  };
+
+  const makeLive = async (source) => {
+    const image = document.getElementById(source.dataset.figure).querySelector("img");
+    const spec = JSON.parse(source.textContent);
+    const parts = makeParts(source.dataset);
+    const { live, plot, panel } = parts;
     spec.description = image.alt;
     image.before(live);
     try {
       const result = await vegaEmbed(plot, spec, {
         actions: false,
-        bind: controls,
+        bind: panel,
         mode: "vega",
         renderer: "svg",
         tooltip: false,
       });
+      const figure = makeFigure(parts, spec, result.view);
+      makeHandles(figure);
+      makePresets(figure, source.dataset);
+      if (figure.play) makePlayer(figure, source.dataset);
       await fit(result, plot);
       image.remove();
       new ResizeObserver(() => fit(result, plot)).observe(plot);
-      // Read the numbers out once a control has come to rest.
-      controls.addEventListener("change", async () => {
-        await result.view.runAsync();
-        const texts = plot.querySelectorAll(".role-mark.mark-text:not([aria-hidden]) text");
-        numbers.textContent = Array.from(texts, (text) => text.textContent).join("; ");
-      });
+      panel.addEventListener("input", figure.touched);
+      panel.addEventListener("change", () => figure.readOut());
     } catch (error) {
       live.remove(); // the still picture stays
       throw error;

@@ -6,7 +6,7 @@ import altair as alt
 import numpy as np
 
 from ..style import BLUE, GREY, ORANGE
-from .toolkit import finish, label, slider, text
+from .toolkit import Handle, Preset, finish, grip, label, slider, text
 
 __all__ = ["chart"]
 
@@ -32,7 +32,8 @@ def chart() -> alt.LayerChart:
     Sliders: ``decay``, ``steps`` (how many updates so far), ``start`` (the value that the average
     starts from) and the box ``debias``: start from 0 and divide by 1 - decay^t. Numbers: the
     average, the weight that the start still has, window and half-life. A dot is filled as far as
-    the average still remembers it.
+    the average still remembers it. In a page the diamond can be dragged through the updates, the
+    start value up and down, and a button plays the updates.
 
     Examples
     --------
@@ -49,11 +50,49 @@ def chart() -> alt.LayerChart:
     signal = alt.param(name="signal", value=SIGNAL.tolist())
     averages = _averages()
     last = averages.transform_filter("datum.t == steps")
-    layers = [_level(), _values(), _line(averages), _diamond(last), *_numbers(last)]
+    first = alt.Chart(alt.sequence(1, as_="t")).transform_calculate(value="start")
+    shown = first.transform_filter("!debias")
+    layers = [_level(), _values(), _line(averages), _ring(shown), _diamond(last)]
+    grips = [grip(shown, "start", _UPDATE, _VALUE), grip(last, "average", _UPDATE, _VALUE)]
     return finish(
-        alt.layer(*layers, width=580).add_params(*controls, signal),
+        alt.layer(*layers, *grips, *_numbers(last), width=580).add_params(*controls, signal),
         "a moving average of a noisy signal that jumps",
+        note="Ten updates after the jump the average is still on its way. Drag the diamond along "
+        "its line, or press Play.",
+        presets=_presets(),
+        handles={"start": Handle("y", ["start"]), "average": Handle("x", ["steps"])},
+        play="steps",
     )
+
+
+def _presets() -> list[Preset]:
+    return [
+        Preset(
+            "Decay 0.99 after 10 updates",
+            "Nine tenths of the average are still the value that it started from.",
+            {"decay": 0.99, "steps": 10},
+        ),
+        Preset(
+            "The same, debiased",
+            "Divided by the sum of its weights, the average stands among the ten values at once.",
+            {"decay": 0.99, "steps": 10, "debias": True},
+        ),
+        Preset(
+            "A wrong start",
+            "Started at 5, the line falls for some thirty updates; drag the ring at its start.",
+            {"start": 5, "steps": 40},
+        ),
+        Preset(
+            "A long window and a jump",
+            "All fifty updates after the jump have not brought the average to the new level.",
+            {"decay": 0.98, "steps": 100},
+        ),
+        Preset(
+            "Hardly any memory",
+            "Few dots are filled: the line is never late, and it jitters with the noise.",
+            {"decay": 0.5, "steps": 100},
+        ),
+    ]
 
 
 def _level() -> alt.Chart:
@@ -111,6 +150,13 @@ def _line(averages: alt.Chart) -> alt.Chart:
     )
 
 
+def _ring(first: alt.Chart) -> alt.Chart:
+    """Where the average starts."""
+    return first.mark_point(
+        shape="circle", stroke=ORANGE, strokeWidth=2.5, fill="white", size=90, opacity=1, aria=False
+    ).encode(_UPDATE, _VALUE)
+
+
 def _diamond(average: alt.Chart) -> alt.Chart:
     return average.mark_point(
         color=ORANGE, shape="diamond", filled=True, size=140, opacity=1, aria=False
@@ -125,8 +171,8 @@ def _numbers(average: alt.Chart) -> list[alt.Chart]:
     window = "'window ' + format((1 + decay) / (1 - decay), '.1f')"
     half_life = "'half-life ' + format(log(0.5) / log(decay), '.1f')"
     return [
-        text(number, "average", "text", -24, weight="bold", color=ORANGE),
-        label("start_weight", weight, -8),
-        label("window", window, -24, align="right"),
+        text(number, "average", "text", -40, weight="bold", color=ORANGE),
+        label("start_weight", weight, -24),
+        label("window", window, -8),
         label("half_life", half_life, -8, align="right"),
     ]

@@ -7,14 +7,18 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from ..style import BLUE, GREEN, GREY, ORANGE
-from .toolkit import finish, label, slider
+from .toolkit import Handle, Preset, finish, grip, label, slider
 
 __all__ = ["chart"]
 
-# Our example, then its batch-mates: mean 4 and variance 9, as the stored statistics say.
-BATCH = (3.0, -0.5, 1.5, 5.5, 6.0, 8.5)
+# Our example, then its batch-mates. They lie lower than the stored statistics say, so that our
+# example is above the mean on the left and below it on the right.
+BATCH = (3.0, -3.0, -1.0, 0.5, 2.0, 4.5)
 MOVING_MEAN, MOVING_VARIANCE = 4.0, 9.0
+TYPICAL = (3.0, -0.5, 1.5, 5.5, 6.0, 8.5)  # a batch with just these statistics
 EPSILON = 1e-3
+
+_NAMES = [f"x{i}" for i in range(1, 7)]
 
 _DOMAIN = [-6, 16]
 _INPUT = alt.X(
@@ -22,14 +26,16 @@ _INPUT = alt.X(
     scale=alt.Scale(domain=_DOMAIN, nice=False),
     axis=alt.Axis(title="input x", values=[-5, 0, 5, 10, 15]),
 )
+_BOTTOM = alt.YValue("height")
 
 
 def chart() -> alt.ConcatChart:
-    """A batch of six examples of one feature, in training mode and in inference mode.
+    """A batch of up to six examples of one feature, in training mode and in inference mode.
 
-    Sliders: ``x1``, the example under study, its batch-mates ``x2`` to ``x6``, ``gamma`` and
-    ``beta``. Each panel draws the output against the input: open for x̂, filled for y. Numbers: μ
-    and σ² that the mode uses, x̂ and y of our example.
+    Sliders: ``x1``, the example under study, its batch-mates ``x2`` to ``x6``, ``gamma``, ``beta``
+    and ``size``, how many of the six are in the batch. Each panel draws the output against the
+    input: open for x̂, filled for y. In a page the examples can be dragged, along the axis or where
+    their outputs are. Numbers: μ and σ² that the mode uses, x̂ and y of our example.
 
     Examples
     --------
@@ -37,17 +43,19 @@ def chart() -> alt.ConcatChart:
     >>> [panel.name for panel in chart().concat]
     ['training', 'inference']
     """
-    names = [f"x{i}" for i in range(1, 7)]
     sliders = [
         slider(name, f"x{subscript}", -5, 15, 0.5, value)
-        for name, subscript, value in zip(names, "₁₂₃₄₅₆", BATCH, strict=True)
+        for name, subscript, value in zip(_NAMES, "₁₂₃₄₅₆", BATCH, strict=True)
     ]
-    sliders += [slider("gamma", "γ", 0, 2, 0.1, 1), slider("beta", "β", -2, 2, 0.1, 0)]
-    squares = " + ".join(f"pow({name} - mean, 2)" for name in names)
+    sliders += [
+        slider("gamma", "γ", 0, 2, 0.1, 1),
+        slider("beta", "β", -2, 2, 0.1, 0),
+        slider("size", "batch size", 1, len(BATCH), 1, len(BATCH)),
+    ]
     statistics = [
-        alt.param(name="values", expr=f"[{', '.join(names)}]"),
-        alt.param(name="mean", expr=f"({' + '.join(names)}) / 6"),
-        alt.param(name="variance", expr=f"({squares}) / 6"),
+        alt.param(name="values", expr=f"[{', '.join(_NAMES)}]"),
+        alt.param(name="mean", expr=_mean_of("{}")),
+        alt.param(name="variance", expr=_mean_of("pow({} - mean, 2)")),
     ]
     modes = [
         _Mode("training", "Training mode", BLUE, "mean", "variance"),
@@ -55,8 +63,59 @@ def chart() -> alt.ConcatChart:
     ]
     panels = alt.concat(*map(_panel, modes), columns=2, spacing=24)
     return finish(
-        panels.add_params(*sliders, *statistics), "a batch in training mode and in inference mode"
+        panels.add_params(*sliders, *statistics),
+        "a batch in training mode and in inference mode",
+        note="The same x₁ lies above the mean of its batch and below the stored mean. Drag the "
+        "points on an axis: which of them move the diamond on the right?",
+        presets=_presets(),
+        handles={
+            f"{mode.name}_{place}": Handle(f"{mode.name}_x", _NAMES)
+            for mode in modes
+            for place in ("input", "output")
+        },
     )
+
+
+def _mean_of(term: str) -> str:
+    """The mean of a ``term`` in each example, over those that are in the batch."""
+    terms = (f"(size > {i} ? {term.format(name)} : 0)" for i, name in enumerate(_NAMES))
+    return f"({' + '.join(terms)}) / size"
+
+
+def _presets() -> list[Preset]:
+    def batch(*values: float) -> dict[str, float | bool]:
+        return dict(zip(_NAMES, values, strict=True))
+
+    return [
+        Preset(
+            "A typical batch",
+            "This batch has the stored mean and variance: both modes draw the same line.",
+            batch(*TYPICAL),
+        ),
+        Preset(
+            "An outlier in the batch",
+            "On the left one mate flattens the line and squeezes the other five together; "
+            "on the right nobody else has moved.",
+            batch(*TYPICAL[:5], 15.0),
+        ),
+        Preset(
+            "A batch of two",
+            "Drag either of the two: as long as they are not close together, the outputs on the "
+            "left stay at −1 and 1, whatever the inputs are.",
+            {"x1": 3.0, "x2": 8.0, "size": 2},
+        ),
+        Preset(
+            "A batch of one",
+            "An example that is its own mean leaves training mode as β, wherever you drag it.",
+            {"beta": 0.5, "size": 1},
+        ),
+        Preset(
+            "Averages that lag",
+            "The inputs have risen by 6 and the stored mean has not: on the left the outputs are "
+            "around 0, on the right they are too high.",
+            batch(*(value + 6 for value in TYPICAL)),
+        ),
+    ]
 
 
 class _Mode(NamedTuple):
@@ -90,7 +149,10 @@ class _Mode(NamedTuple):
 def _panel(mode: _Mode) -> alt.LayerChart:
     """Output against input."""
     examples = mode.outputs(
-        alt.Chart(alt.sequence(len(BATCH), as_="i")).transform_calculate(x="values[datum.i]")
+        # Ours comes last, and so lies on top.
+        alt.Chart(alt.sequence(len(BATCH) - 1, -1, -1, as_="i"))
+        .transform_filter("datum.i < size")
+        .transform_calculate(x="values[datum.i]")
     )
     ours, mates = (examples.transform_filter(f"datum.i {test} 0") for test in ("==", ">"))
     y = mode.axis("y")
@@ -103,9 +165,20 @@ def _panel(mode: _Mode) -> alt.LayerChart:
         ours.mark_text(color=ORANGE, dy=-17, fontWeight="bold", aria=False).encode(
             _INPUT, y, text=alt.value("x₁")
         ),
+        _inputs(mates, mode.color, shape="circle", size=70),
+        _inputs(ours, ORANGE, shape="diamond", size=110),
+        grip(examples, f"{mode.name}_output", _INPUT, y),
+        grip(examples, f"{mode.name}_input", _INPUT, _BOTTOM),
         *_labels(mode),
     ]
     return alt.layer(*layers, name=mode.name, width=270)
+
+
+def _inputs(examples: alt.Chart, color: str, **style: Any) -> alt.Chart:
+    """The examples on the axis."""
+    return examples.mark_point(
+        filled=True, color=color, stroke="white", strokeWidth=1, opacity=1, aria=False, **style
+    ).encode(_INPUT, _BOTTOM)
 
 
 def _moments(mode: _Mode) -> list[alt.Chart]:

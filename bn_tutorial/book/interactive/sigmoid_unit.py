@@ -7,7 +7,7 @@ from statistics import NormalDist
 import altair as alt
 
 from ..style import BLUE, GREEN, GREY, ORANGE
-from .toolkit import INK, finish, label, slider, text
+from .toolkit import INK, Handle, Preset, finish, grip, label, slider, text
 
 __all__ = ["chart"]
 
@@ -21,7 +21,8 @@ def chart() -> alt.VConcatChart:
     Sliders: the ``mean`` and the standard ``deviation`` of its input z (normally distributed),
     ``gamma``, ``beta`` and ``log_epsilon``, the decimal logarithm of ε. Each row has the density
     of the unit's input, 30 examples on the sigmoid, the sigmoid's slope, and the mean slope as a
-    number.
+    number. In a page the bells of the first and the last row can be dragged: by the ring at the
+    top to the side, by the ring at the shoulder wider.
 
     Examples
     --------
@@ -32,8 +33,8 @@ def chart() -> alt.VConcatChart:
     sliders = [
         slider("mean", "mean of z", -8, 8, 0.5, -6),
         slider("deviation", "deviation of z", 0, 4, 0.1, 1),
-        slider("gamma", "γ", 0, 4, 0.1, 1),
-        slider("beta", "β", -8, 8, 0.5, 0),
+        slider("gamma", "γ", 0, 4, 0.1, 2),
+        slider("beta", "β", -8, 8, 0.5, 0.5),
         slider("log_epsilon", "log₁₀ ε", -5, 1, 0.5, -3),
     ]
     normalized = alt.param(
@@ -47,7 +48,47 @@ def chart() -> alt.VConcatChart:
     return finish(
         alt.vconcat(*rows, spacing=6).add_params(*sliders, normalized),
         "one unit before normalization, after step 3 and after step 4",
+        note="All dots of the first row lie on the flat end. Drag its bell by the rings: the "
+        "other rows stay where they are.",
+        presets=_presets(),
+        handles={
+            "before_top": Handle("before_x", ["mean"]),
+            "before_shoulder": Handle("before_x", ["deviation"]),
+            "step4_top": Handle("step4_x", ["beta"]),
+            "step4_shoulder": Handle("step4_x", ["gamma"]),
+        },
     )
+
+
+def _presets() -> list[Preset]:
+    return [
+        Preset(
+            "Just normalized",
+            "With γ = 1 and β = 0 step 4 does nothing: the third row repeats the second.",
+            {"gamma": 1, "beta": 0},
+        ),
+        Preset(
+            "γ and β undo step 3",
+            "With β at the old mean and γ at the old deviation the third row is the first again.",
+            {"gamma": 1, "beta": -6},
+        ),
+        Preset(
+            "Spread too wide",
+            "Before, dots lie on both flat ends; step 3 gathers them on the hill.",
+            {"mean": 0, "deviation": 4, "gamma": 1, "beta": 0},
+        ),
+        Preset(
+            "A steep unit",
+            "In the third row fewer dots meet a slope, but it counts γ times: compare γ × mean "
+            "slope with the mean slope of the second row.",
+            {"gamma": 4, "beta": 0},
+        ),
+        Preset(
+            "ε takes over",
+            "The variance of z is smaller than ε, so that step 3 leaves a narrow bell.",
+            {"mean": 0, "deviation": 0.2, "gamma": 1, "beta": 0, "log_epsilon": -0.5},
+        ),
+    ]
 
 
 def _row(name: str, title: str, color: str, mean: str, deviation: str) -> alt.LayerChart:
@@ -66,9 +107,10 @@ def _row(name: str, title: str, color: str, mean: str, deviation: str) -> alt.La
         text(mean_slope, f"{name}_slope", "text", -22, align="right", weight="bold"),
     ]
     if name == "before":
-        layers.append(_curve_names(x))
+        layers += [_curve_names(x), *_rings(x, name, mean, deviation, "1", color)]
     if name == "step4":
         layers.append(text(mean_slope, "step4_scaled", "scaled", -8, align="right"))
+        layers += _rings(x, name, mean, deviation, "normalized", color)
     return alt.layer(*layers, name=name, width=600)
 
 
@@ -137,6 +179,28 @@ def _examples(x: alt.X, z: str, color: str) -> alt.Chart:
         )
         .encode(x, _HEIGHT)
     )
+
+
+def _rings(
+    x: alt.X, row: str, mean: str, deviation: str, unit: str, color: str
+) -> list[alt.Chart]:
+    """Rings at the top and at one shoulder of the bell, to drag it by.
+
+    The shoulder stands a ``deviation`` to the right, which is the dragged control times ``unit``.
+    """
+    one = alt.Chart(alt.sequence(1, as_="i"))
+    top = one.transform_calculate(z=mean, height="1")
+    shoulder = one.transform_calculate(
+        z=f"{mean} + {deviation}", height="exp(-0.5)", origin=mean, unit=unit
+    )
+    style = {"shape": "circle", "stroke": color, "strokeWidth": 2, "fill": "white", "size": 70}
+    places = {"top": top, "shoulder": shoulder}
+    rings = [
+        place.mark_point(**style, opacity=1, clip=True, aria=False).encode(x, _HEIGHT)
+        for place in places.values()
+    ]
+    grips = [grip(place, f"{row}_{name}", x, _HEIGHT) for name, place in places.items()]
+    return rings + grips
 
 
 def _mean_slope(z: str) -> alt.Chart:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import altair as alt
 
 from ..style import GREY, portable_svg
 
-__all__ = ["INK", "MIME", "VEGA_LITE", "finish", "label", "show", "slider", "text"]
+__all__ = [
+    "INK",
+    "MIME",
+    "VEGA_LITE",
+    "Handle",
+    "Preset",
+    "finish",
+    "grip",
+    "label",
+    "show",
+    "slider",
+    "text",
+]
 
 # The kind of output that a specification is, and the version of Vega-Lite that it is written in.
 MIME = "application/vnd.vegalite.v5+json"
@@ -20,9 +33,10 @@ INK = "#222222"
 def show(chart: alt.LayerChart | alt.VConcatChart | alt.ConcatChart) -> None:
     """Show a chart in a notebook: live where the page can run it, and as a still picture.
 
-    JupyterLab and the book's pages run the Vega-Lite specification. Print, PDF and a page without
-    JavaScript take the SVG, which comes out the same on every machine. Outside of IPython, the
-    chart's description is printed.
+    JupyterLab and the book's pages run the Vega-Lite specification; presets, handles and the
+    button that plays work in the pages only. Print, PDF and a page without JavaScript take the
+    SVG, which comes out the same on every machine. Outside of IPython, the chart's description is
+    printed.
 
     Examples
     --------
@@ -120,8 +134,73 @@ def text(
     )
 
 
-def finish(chart: Any, description: str) -> Any:
+class Preset(NamedTuple):
+    """A situation to look at: a button with a ``title`` puts the controls there.
+
+    ``settings`` has the values of controls; the others go back to where they began. ``note`` is
+    the sentence that says what to look at.
+
+    Examples
+    --------
+    >>> from bn_tutorial.book.interactive.toolkit import Preset
+    >>> Preset("A steep unit", "Few dots meet a slope.", {"gamma": 4}).settings
+    {'gamma': 4}
+    """
+
+    title: str
+    note: str
+    settings: Mapping[str, float | bool]
+
+
+class Handle(NamedTuple):
+    """What the points of a `grip` set, dragged along the ``scale``, such as ``"training_x"``.
+
+    Point number ``datum.i`` sets that of the ``controls``; without ``i`` all set the first. Where
+    the data have fields ``origin`` and ``unit``, the value is (position - origin) / unit.
+
+    Examples
+    --------
+    >>> from bn_tutorial.book.interactive.toolkit import Handle
+    >>> Handle("training_x", ["x1", "x2"]).controls[1]
+    'x2'
+    """
+
+    scale: str
+    controls: Sequence[str]
+
+
+def grip(chart: alt.Chart, name: str, *position: Any) -> alt.Chart:
+    """Invisible discs over points of a chart, wide enough for a finger to drag them.
+
+    ``position`` is the encoding of the points. ``name`` is what `finish` calls the handle.
+
+    Examples
+    --------
+    >>> import altair as alt
+    >>> from bn_tutorial.book.interactive.toolkit import grip
+    >>> grip(alt.Chart(), "mates", alt.X("x:Q")).name
+    'mates_grip'
+    """
+    return (
+        chart.mark_point(shape="circle", filled=True, color=GREY, size=700, opacity=0, aria=False)
+        .encode(*position)
+        .properties(name=f"{name}_grip")
+    )
+
+
+def finish(
+    chart: Any,
+    description: str,
+    *,
+    note: str = "",
+    presets: Sequence[Preset] = (),
+    handles: Mapping[str, Handle] | None = None,
+    play: str | None = None,
+) -> Any:
     """The chart with its description, in the look that all figures share.
+
+    ``note`` says what to look at before a preset is chosen. ``handles`` are named like their
+    grips. ``play`` names the slider that is time.
 
     Examples
     --------
@@ -130,7 +209,15 @@ def finish(chart: Any, description: str) -> Any:
     >>> finish(alt.Chart(), "nothing at all").config.background
     'white'
     """
-    return chart.properties(description=description, padding=4).configure(
+    usermeta = {
+        "note": note,
+        "presets": [preset._asdict() for preset in presets],
+        "handles": {
+            f"{name}_grip_marks": handle._asdict() for name, handle in (handles or {}).items()
+        },
+        "play": play,
+    }
+    return chart.properties(description=description, padding=4, usermeta=usermeta).configure(
         font="Liberation Sans, Arial, sans-serif",  # vl-convert carries the first
         background="white",
         axis=alt.AxisConfig(
@@ -142,6 +229,7 @@ def finish(chart: Any, description: str) -> Any:
             labelFontSize=11,
             titleFontSize=12,
             titleFontWeight="normal",
+            labelSeparation=5,  # on a phone, every other label
         ),
         view=alt.ViewConfig(stroke=None),
         text=alt.MarkConfig(fontSize=12),
