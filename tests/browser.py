@@ -150,6 +150,18 @@ def slide(page: Page, figure: str, **settings: float) -> None:
         page.locator(f"#{figure} input[name={name}]").fill(str(value))
 
 
+def drag(page: Page, figure: str, handle: str, across: float, down: float = 0, n: int = 0) -> None:
+    """Drag point number ``n`` of a handle of a live figure by so many pixels, with the mouse."""
+    point = page.locator(f"#{figure} .{handle}_grip_marks path").nth(n)
+    point.hover()
+    box = point.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.down()
+    page.mouse.move(x + across / 2, y + down / 2)
+    page.mouse.move(x + across, y + down)
+    page.mouse.up()
+
+
 def line(page: Page, figure: str, name: str) -> Locator:
     """The line of text of a live figure that has this name."""
     return page.locator(f"#{figure} .{name}_marks text")

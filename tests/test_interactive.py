@@ -17,7 +17,13 @@ from bn_tutorial.batch_norm import batch_norm_forward, batch_norm_inference
 from bn_tutorial.book import interactive
 from bn_tutorial.book.interactive import averaged_signal, both_modes, show, sigmoid_unit
 from bn_tutorial.book.interactive.averaged_signal import SIGNAL
-from bn_tutorial.book.interactive.both_modes import BATCH, EPSILON, MOVING_MEAN, MOVING_VARIANCE
+from bn_tutorial.book.interactive.both_modes import (
+    BATCH,
+    EPSILON,
+    MOVING_MEAN,
+    MOVING_VARIANCE,
+    TYPICAL,
+)
 from bn_tutorial.moving_average import ExponentialMovingAverage, half_life, window
 from publish.ext import interactive as extension
 from tools.rules import ROOT
@@ -107,18 +113,19 @@ def test_moving_average_shows_what_the_class_computes(decay, steps, start, debia
 
 
 @pytest.mark.parametrize(
-    ("gamma", "beta", "values"),
+    ("gamma", "beta", "values", "size"),
     [
-        (1, 0, BATCH),
-        (1.5, -0.5, (3, -0.5, 1.5, 5.5, 6, 15)),
-        (2, 2, (-5, 15, 15, 15, 15, 15)),
-        (0.3, 1, (7, 7, 7, 7, 7, 7)),  # no deviation at all
+        (1, 0, BATCH, 6),
+        (1.5, -0.5, (3, -0.5, 1.5, 5.5, 6, 15), 6),
+        (2, 2, (-5, 15, 15, 15, 15, 15), 4),
+        (0.3, 1, (7, 7, 7, 7, 7, 7), 6),  # no deviation at all
+        (2, -1, (3, 15, -5, 1, 1, 1), 1),
     ],
 )
-def test_batch_shows_both_modes(gamma, beta, values):
+def test_batch_shows_both_modes(gamma, beta, values, size):
     settings = {f"x{i}": value for i, value in enumerate(values, start=1)}
-    found = numbers(both_modes.chart, gamma=gamma, beta=beta, **settings)
-    x = np.array(values, dtype=float)[:, np.newaxis]
+    found = numbers(both_modes.chart, gamma=gamma, beta=beta, size=size, **settings)
+    x = np.array(values, dtype=float)[:size, np.newaxis]
     y, cache = batch_norm_forward(x, [gamma], [beta], epsilon=EPSILON)
     assert found["training_mean"] == shown(cache.mean[0], 2)
     assert found["training_variance"] == shown(cache.variance[0], 2)
@@ -140,9 +147,72 @@ def test_a_batch_mate_moves_the_output_in_training_only():
     assert changed == {f"training_{name}" for name in ("mean", "variance", "x_hat", "y")}
 
 
-def test_the_batch_begins_with_the_stored_statistics():
-    assert np.mean(BATCH) == MOVING_MEAN
-    assert np.var(BATCH) == MOVING_VARIANCE
+def test_what_is_to_be_compared_differs_from_the_start():
+    batch, unit = numbers(both_modes.chart), numbers(sigmoid_unit.chart)
+    assert batch["training_y"] > 0.5 > 0 > batch["inference_y"]
+    assert unit["step3_slope"] > unit["step4_slope"] + 0.05 > unit["before_slope"] + 0.1
+
+
+def test_the_typical_batch_has_the_stored_statistics():
+    assert np.mean(TYPICAL) == MOVING_MEAN
+    assert np.var(TYPICAL) == MOVING_VARIANCE
+
+
+def preset(chart, title):
+    """The numbers that a figure shows in one of its situations."""
+    [found] = [it for it in chart().usermeta["presets"] if it["title"] == title]
+    return numbers(chart, **found["settings"])
+
+
+def test_presets_show_what_their_notes_say():
+    typical = preset(both_modes.chart, "A typical batch")
+    outlier = preset(both_modes.chart, "An outlier in the batch")
+    assert typical["training_y"] == typical["inference_y"] == outlier["inference_y"]
+    assert outlier["training_variance"] > 2 * typical["training_variance"]
+    assert preset(both_modes.chart, "A batch of two")["training_y"] == shown(-1, 3)
+    assert preset(both_modes.chart, "A batch of one")["training_y"] == 0.5
+    lag = preset(both_modes.chart, "Averages that lag")
+    assert lag["training_mean"] == MOVING_MEAN + 6
+    assert lag["inference_y"] == shown(lag["training_y"] + 2, 3)
+
+    normal = preset(sigmoid_unit.chart, "Just normalized")
+    assert normal["step4_slope"] == normal["step3_slope"]
+    undone = preset(sigmoid_unit.chart, "γ and β undo step 3")
+    assert undone["step4_slope"] == undone["before_slope"]
+    steep = preset(sigmoid_unit.chart, "A steep unit")
+    assert steep["step4_slope"] < steep["step3_slope"] < steep["step4_scaled"]
+    wide = preset(sigmoid_unit.chart, "Spread too wide")
+    assert wide["before_slope"] < 0.5 * wide["step3_slope"]
+    assert preset(sigmoid_unit.chart, "ε takes over")["step3_moments"] < 0.5
+
+    early = preset(averaged_signal.chart, "Decay 0.99 after 10 updates")
+    assert early["start_weight"] == shown(0.9, 2)
+    debiased = preset(averaged_signal.chart, "The same, debiased")
+    assert min(SIGNAL[:10]) < early["average"] < 0.5 < debiased["average"] < max(SIGNAL[:10])
+    assert preset(averaged_signal.chart, "A wrong start")["start_weight"] < 0.02
+    assert preset(averaged_signal.chart, "A long window and a jump")["average"] < 2.5
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_presets_and_handles_set_controls_that_there_are(chart):
+    spec = chart().to_dict()
+    meta = spec["usermeta"]
+    controls = {param["name"]: param for param in spec["params"] if "bind" in param}
+    for preset in meta["presets"]:
+        assert preset["note"].endswith(".")
+        for name, value in preset["settings"].items():
+            bind = controls[name]["bind"]
+            if bind["input"] == "range":
+                steps = (value - bind["min"]) / bind["step"]
+                assert steps == pytest.approx(round(steps))
+                assert bind["min"] <= value <= bind["max"]
+    vega = vl_convert.vegalite_to_vega(spec, vl_version="5.20")
+    scales = {scale["name"] for scale in vega["scales"]}
+    for name, handle in meta["handles"].items():
+        assert f'"name": "{name}"' in json.dumps(vega["marks"])
+        assert handle["scale"] in scales
+        assert controls.keys() >= set(handle["controls"])
+    assert meta["play"] in {None, *controls}
 
 
 @pytest.mark.parametrize("chart", CHARTS)

@@ -17,7 +17,19 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import DESKTOP, PHONE, TABLET, Book, Server, build, chromium, line, slide, unfold
+from browser import (
+    DESKTOP,
+    PHONE,
+    TABLET,
+    Book,
+    Server,
+    build,
+    chromium,
+    drag,
+    line,
+    slide,
+    unfold,
+)
 from bs4 import BeautifulSoup
 from playwright.sync_api import Page, expect, sync_playwright
 
@@ -738,6 +750,99 @@ def test_the_keyboard_moves_a_batch_mate_and_with_it_our_example_in_training_onl
             training_y=f"y₁ = {y[0, 0]:.4f}".replace("-", "−"),
             inference_y=before,
         )
+
+
+def press(page: Page, figure: str, name: str) -> None:
+    """Press a button of a live figure with the keyboard."""
+    page.locator(f"#{figure}").get_by_role("button", name=name).focus()
+    page.keyboard.press("Enter")
+
+
+def test_a_batch_mate_is_dragged_and_training_mode_follows(book):
+    with book.open(LIVE["fig-batch"]) as page:
+        before = line(page, "fig-batch", "inference_y").text_content()
+        drag(page, "fig-batch", "inference_input", 45)  # the last mate, in the other panel
+        x6 = float(page.locator("#fig-batch input[name=x6]").input_value())
+        assert x6 > BATCH[5] + 1
+        x = np.array([*BATCH[:5], x6])
+        y, _ = batch_norm_forward(x[:, np.newaxis], [1.0], [0.0], epsilon=EPSILON)
+        training_y = f"y₁ = {y[0, 0]:.4f}".replace("-", "−")
+        expect_lines(page, "fig-batch", training_y=training_y, inference_y=before)
+        drag(page, "fig-batch", "training_input", -2000)
+        expect(page.locator("#fig-batch input[name=x6]")).to_have_value("-5")
+
+
+def test_the_rings_of_the_bells_set_what_the_sliders_set(book):
+    value = {name: f"#fig-unit input[name={name}]" for name in ("mean", "deviation", "gamma")}
+    with book.open(LIVE["fig-unit"]) as page:
+        width = page.locator("#fig-unit .interactive-plot svg").bounding_box()["width"] - 20
+        drag(page, "fig-unit", "before_top", width / 20 * 4)  # the axis is 20 long
+        expect(page.locator(value["mean"])).to_have_value("-2")
+        drag(page, "fig-unit", "before_shoulder", width / 20)
+        expect(page.locator(value["deviation"])).to_have_value("2")
+        drag(page, "fig-unit", "step4_shoulder", width / 20)
+        expect(page.locator(value["gamma"])).to_have_value("3")
+
+
+def test_a_situation_sets_its_controls_and_reset_takes_them_back(book):
+    with book.open(LIVE["fig-ema-live"]) as page:
+        start = line(page, "fig-ema-live", "average").text_content()
+        button = page.get_by_role("button", name="The same, debiased")
+        press(page, "fig-ema-live", "The same, debiased")
+        debiased = ExponentialMovingAverage(0.99, zero_debias=True)
+        for value in SIGNAL[:10]:
+            debiased.apply({"v": value})
+        text = f"average after 10 updates: {debiased.average('v'):.4f}"
+        expect_lines(page, "fig-ema-live", average=text)
+        expect(page.get_by_label("debias", exact=True)).to_be_checked()
+        expect(button).to_have_attribute("aria-pressed", "true")
+        expect(page.locator("#fig-ema-live .chosen")).to_contain_text("sum of its weights")
+        slide(page, "fig-ema-live", steps=12)
+        expect(button).to_have_attribute("aria-pressed", "false")
+        press(page, "fig-ema-live", "Reset")
+        expect_lines(page, "fig-ema-live", average=start)
+        expect(page.get_by_label("debias", exact=True)).not_to_be_checked()
+
+
+def test_play_runs_the_updates_from_the_first_to_the_last_and_stops(book):
+    with book.open(LIVE["fig-ema-live"]) as page:
+        steps = page.locator("#fig-ema-live input[name=steps]")
+        page.clock.install()
+        page.clock.pause_at("2030-01-01")
+        press(page, "fig-ema-live", "Play")
+        expect(steps).to_have_value("1")
+        page.clock.run_for(1600)
+        expect(steps).to_have_value("21")
+        press(page, "fig-ema-live", "Pause")
+        page.clock.run_for(1600)
+        expect(steps).to_have_value("21")
+        press(page, "fig-ema-live", "Play")
+        page.clock.run_for(10_000)
+        expect(steps).to_have_value("100")
+        expect(page.get_by_role("button", name="Play")).to_be_visible()
+
+
+def test_a_finger_drags_the_handles_and_scrolls_the_page_elsewhere(book):
+    context = book.browser.new_context(has_touch=True, is_mobile=True)
+    with book.open(LIVE["fig-batch"], context=context, width=PHONE) as page:
+        page.locator("#fig-batch .interactive-plot").scroll_into_view_if_needed()
+        finger = context.new_cdp_session(page)
+
+        def swipe(selector: str, across: float, down: float) -> float:
+            """How far the page scrolls when a finger moves from the middle of what is named."""
+            before = page.evaluate("scrollY")
+            box = page.locator(f"#fig-batch {selector}").first.bounding_box()
+            x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+            for n in range(5):
+                kind = "touchMove" if n else "touchStart"
+                point = {"x": x + across * n / 4, "y": y + down * n / 4}
+                finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+            finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+            return abs(page.evaluate("scrollY") - before)
+
+        assert swipe(".training_input_grip_marks path", 20, -120) == 0
+        assert float(page.locator("#fig-batch input[name=x6]").input_value()) > BATCH[5]
+        assert swipe(".interactive-plot svg", 0, -120) > 50
 
 
 @pytest.mark.parametrize("figure", LIVE)

@@ -89,7 +89,7 @@ def _presets() -> list[Preset]:
         ),
         Preset(
             "Hardly any memory",
-            "Few dots are filled: the line is never late, and it jitters with the noise.",
+            "Few dots are filled: the line is hardly late, and it jitters with the noise.",
             {"decay": 0.5, "steps": 100},
         ),
     ]

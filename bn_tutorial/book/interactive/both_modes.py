@@ -95,7 +95,7 @@ def _presets() -> list[Preset]:
         Preset(
             "An outlier in the batch",
             "On the left one mate flattens the line and squeezes the other five together; "
-            "on the right nobody else has moved.",
+            "on the right nobody else moves.",
             batch(*TYPICAL[:5], 15.0),
         ),
         Preset(

@@ -49,7 +49,7 @@ def chart() -> alt.VConcatChart:
         alt.vconcat(*rows, spacing=6).add_params(*sliders, normalized),
         "one unit before normalization, after step 3 and after step 4",
         note="All dots of the first row lie on the flat end. Drag its bell by the rings: the "
-        "other rows stay where they are.",
+        "other rows hardly notice.",
         presets=_presets(),
         handles={
             "before_top": Handle("before_x", ["mean"]),
@@ -181,9 +181,7 @@ def _examples(x: alt.X, z: str, color: str) -> alt.Chart:
     )
 
 
-def _rings(
-    x: alt.X, row: str, mean: str, deviation: str, unit: str, color: str
-) -> list[alt.Chart]:
+def _rings(x: alt.X, row: str, mean: str, deviation: str, unit: str, color: str) -> list[alt.Chart]:
     """Rings at the top and at one shoulder of the bell, to drag it by.
 
     The shoulder stands a ``deviation`` to the right, which is the dragged control times ``unit``.
