@@ -32,6 +32,15 @@
     return Number((min + steps * step).toFixed(6));
   };
 
+  // Discs overlap on a phone: of those of one mark, the point that is nearest to the finger.
+  const nearest = (item, { target, clientX, clientY }, zoom) => {
+    const { x, y, width, height } = target.getBoundingClientRect();
+    const across = item.x + (clientX - x - width / 2) / zoom;
+    const down = item.y + (clientY - y - height / 2) / zoom;
+    const distance = (it) => Math.hypot(it.x - across, it.y - down);
+    return item.mark.items.reduce((best, it) => (distance(it) <= distance(best) ? it : best));
+  };
+
   // Let handles be dragged along their scale; each sets its control.
   const makeHandles = (figure) => {
     const { view, plot } = figure;
@@ -45,9 +54,10 @@
       const across = handle.scale.endsWith("x");
       const svg = plot.querySelector("svg");
       const zoom = svg.getBoundingClientRect().width / Number(svg.getAttribute("width"));
+      const point = nearest(item, event, zoom);
       const at = (it) => (across ? it.clientX : it.clientY) / zoom;
-      const offset = (across ? item.x : item.y) - at(event);
-      const { i = 0, origin = 0, unit = 1 } = item.datum;
+      const offset = (across ? point.x : point.y) - at(event);
+      const { i = 0, origin = 0, unit = 1 } = point.datum;
       const scale = view.scale(handle.scale);
       drag = {
         control: figure.controls.get(handle.controls[i]),
