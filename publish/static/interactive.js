@@ -84,6 +84,9 @@
     plot.addEventListener("pointermove", move);
     plot.addEventListener("pointerup", drop);
     plot.addEventListener("pointercancel", drop);
+    // On invisible discs Chromium passes over touch-action: a finger that holds one must not scroll.
+    const hold = (event) => drag && event.preventDefault();
+    plot.addEventListener("touchstart", hold, { passive: false });
   };
 
   // Buttons that put all controls somewhere, and the sentences that say what to look at there.
