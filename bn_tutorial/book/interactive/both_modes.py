@@ -26,7 +26,7 @@ _INPUT = alt.X(
     scale=alt.Scale(domain=_DOMAIN, nice=False),
     axis=alt.Axis(title="input x", values=[-5, 0, 5, 10, 15]),
 )
-_BOTTOM = alt.YValue("height")
+_BOTTOM = alt.YValue("height")  # type: ignore[no-untyped-call]
 
 
 def chart() -> alt.ConcatChart:
