@@ -84,7 +84,7 @@
     plot.addEventListener("pointermove", move);
     plot.addEventListener("pointerup", drop);
     plot.addEventListener("pointercancel", drop);
-    // On invisible discs Chromium passes over touch-action: a finger that holds one must not scroll.
+    // Chromium ignores touch-action on invisible discs: a finger that holds one must not scroll.
     const hold = (event) => drag && event.preventDefault();
     plot.addEventListener("touchstart", hold, { passive: false });
   };
