@@ -219,7 +219,7 @@ def saturated_share(
     Parameters
     ----------
     z
-        Array of pre-activations, any shape; ``ValueError`` if empty.
+        Array of pre-activations, any shape; ``ValueError`` if empty or with NaN.
     derivative
         The slope of the activation; it must not vanish at 0, as the rectifier's does.
     threshold
@@ -234,6 +234,8 @@ def saturated_share(
     z, _ = as_float(z, "z")
     if z.size == 0:
         raise ValueError(f"the share of no units is undefined: z has shape {z.shape}")
+    if np.isnan(z).any():
+        raise ValueError("z holds NaN, which is neither saturated nor not")
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must lie in [0, 1], got {threshold!r}")
     steepest = float(derivative(np.zeros(1))[0])

@@ -7,6 +7,7 @@ where d is the decay, the weight of the old value.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -226,7 +227,7 @@ def weights(decay: float, steps: int) -> Array:
     .. math:: w_k = (1 - d)\,d^k, \qquad k = 0, 1, \ldots, \text{steps} - 1
 
     The rest, :math:`d^{\text{steps}}`, belongs to what came before. ``decay`` must lie in [0, 1]
-    and ``steps`` must not be negative (``ValueError``).
+    and ``steps`` must be an integer (``TypeError``) and not negative (``ValueError``).
 
     Examples
     --------
@@ -237,7 +238,7 @@ def weights(decay: float, steps: int) -> Array:
     check_decay(decay)
     if steps < 0:
         raise ValueError(f"steps must be 0 or more, got {steps!r}")
-    return (1 - decay) * float(decay) ** np.arange(steps)
+    return (1 - decay) * float(decay) ** np.arange(operator.index(steps))
 
 
 def window(decay: float) -> float:

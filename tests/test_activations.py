@@ -277,6 +277,12 @@ def test_the_share_of_no_units_raises():
         saturated_share(np.empty((0, 3)))
 
 
+def test_what_is_not_a_number_has_no_share():
+    with pytest.raises(ValueError, match="z holds NaN"):
+        saturated_share([0.0, np.nan])
+    assert saturated_share([0.0, np.inf, -np.inf]) == 2 / 3
+
+
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, math.nan])
 def test_a_threshold_outside_0_to_1_raises(threshold):
     with pytest.raises(ValueError, match=rf"threshold must lie in \[0, 1\], got {threshold}"):

@@ -366,3 +366,5 @@ def test_extreme_decays_have_no_window_or_half_life():
 def test_a_negative_number_of_weights_raises():
     with pytest.raises(ValueError, match="steps must be 0 or more, got -1"):
         weights(0.9, -1)
+    with pytest.raises(TypeError, match="integer"):
+        weights(0.9, 2.5)

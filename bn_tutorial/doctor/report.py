@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .._checks import Array
 
 if TYPE_CHECKING:
@@ -52,7 +54,10 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as what JSON can hold: None where evidence is not finite."""
-        evidence = {name: v if math.isfinite(v) else None for name, v in self.evidence.items()}
+        evidence = {
+            name: np.asarray(value).item() if math.isfinite(value) else None
+            for name, value in self.evidence.items()
+        }
         return {**vars(self), "evidence": evidence, "chapter": self.chapter}
 
 

@@ -77,6 +77,13 @@ def test_json_holds_all_of_it():
         assert Finding(**given) == finding
 
 
+def test_json_takes_numbers_of_numpy():
+    evidence = {"share": np.float32(0.5), "layers": np.int64(2), "gap": np.float32("inf")}
+    report = doctor.Report((Finding("x", "note", "", "…", evidence),), (), 1, 1)
+    [finding] = json.loads(report.to_json())["findings"]
+    assert finding["evidence"] == {"share": 0.5, "layers": 2, "gap": None}
+
+
 def test_json_of_an_examination():
     """Numbers of NumPy would be no JSON, and NaN and Infinity are none either."""
     model = keras.Sequential([keras.Input((3,)), L.Dense(4), L.BatchNormalization(), L.ReLU()])
