@@ -21,6 +21,8 @@ Conventions that all functions share:
 - ``TypeError`` is raised for data that are not real numbers; ``ValueError`` for an empty batch,
   an axis out of range, parameters that do not have one value per channel, ``epsilon`` ≤ 0 or a
   negative variance.
+- NaN and infinity spoil their channel, and no other one. So do float64 values beyond some 10¹⁵⁴,
+  whose squares overflow.
 - An empty batch has no statistics. TensorFlow's fused kernel returns an empty output for it, with
   NaN for mean and variance, which moving averages would keep for good; here it is an error.
   Inference mode, which needs none, takes empty batches.
@@ -197,7 +199,8 @@ def batch_norm_backward(dy: ArrayLike, cache: BatchNormCache) -> tuple[Array, Ar
     Returns
     -------
     dx
-        The gradient with respect to the input, of the shape and dtype of ``dy``.
+        The gradient with respect to the input, of the shape and dtype of ``dy`` (float64 for
+        integers).
     dgamma, dbeta
         The gradients with respect to scale and offset, float64 arrays of shape (channels,): a sum
         over a batch of float16 need not fit into float16.
@@ -382,7 +385,7 @@ def fold_weights(
     Returns
     -------
     kernel, bias
-        Arrays of the shapes and dtypes of those passed.
+        Arrays of the shapes and dtypes of those passed (float64 for integers).
 
     Examples
     --------

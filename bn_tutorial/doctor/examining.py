@@ -60,8 +60,8 @@ def examine(
     Parameters
     ----------
     model
-        A model of any kind, or a layer that holds others. Batch normalizations are found as by
-        `~bn_tutorial.models.find_batch_norms`.
+        A model of any kind, in which `~bn_tutorial.models.find_batch_norms` finds them; or a layer
+        that holds some, or is one.
     train
         What it is trained on, in the batches in which it is trained: arrays (``x``, or a tuple
         ``(x, y)`` or ``(x, y, sample_weight)``), which are shuffled as ``fit`` does it, or what
@@ -101,6 +101,24 @@ def examine(
     >>> x = np.random.default_rng(0).normal(size=(64, 3))
     >>> [(finding.code, finding.severity) for finding in doctor.examine(model, x).findings]
     [('averages-never-moved', 'note'), ('useless-bias', 'note'), ('modes-disagree', 'note')]
+
+    A model that was trained for too few steps, and data to validate on that lie elsewhere:
+
+    >>> norm = keras.layers.BatchNormalization(name="norm")
+    >>> model = keras.Sequential([keras.Input((3,)), norm, keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> x = np.random.default_rng(0).normal(2.0, size=(512, 3))
+    >>> y = x.sum(axis=1)
+    >>> history = model.fit(x, y, verbose=0)
+    >>> report = doctor.examine(model, (x, y), (x + 1, y + 3), steps_per_epoch=16)
+    >>> for finding in report.findings:
+    ...     print(f"{finding.severity:7}  {finding.code:14}  {finding.layer}")
+    error    averages-lag    norm
+    warning  data-shift      norm
+    note     modes-disagree
+    >>> print(report.findings[0].remedy)
+    models.recalibrate(model, train), or train on: about ... more steps
+    (... epochs) at momentum 0.99
     """
     _refuse_what_cannot_be_called(model)
     if steps_per_epoch is not None and not steps_per_epoch > 0:

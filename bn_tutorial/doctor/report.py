@@ -38,6 +38,19 @@ class Finding:
     >>> finding = Finding("useless-bias", "note", "norm", "a bias before it", {}, "use_bias=False")
     >>> finding.chapter
     'wrong-useless-bias'
+
+    One that `examine` returns has the numbers as well:
+
+    >>> import keras, numpy as np
+    >>> from bn_tutorial import doctor
+    >>> nine = keras.initializers.Constant(9.0)
+    >>> norm = keras.layers.BatchNormalization(beta_initializer=nine)
+    >>> model = keras.Sequential([keras.Input((1,)), norm, keras.layers.ReLU()])
+    >>> x = np.random.default_rng(0).normal(size=(64, 1))
+    >>> findings = doctor.examine(model, x).findings
+    >>> [always_on] = [it for it in findings if it.code == "always-on"]
+    >>> always_on.severity, always_on.evidence
+    ('warning', {'share': 1.0, 'layers': 1})
     """
 
     code: str
@@ -76,6 +89,15 @@ class LayerStatistics:
     >>> [layer] = doctor.examine(model, np.arange(64.0)[:, None]).layers
     >>> layer.layer, float(layer.moving_mean[0]), float(layer.mean[0])
     ('norm', 0.0, 31.5)
+
+    How far each average of the means lies from what it estimates, in standard deviations:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization()])
+    >>> x = np.random.default_rng(0).normal([0, 4, 8], [1, 1, 4], size=(512, 3))
+    >>> [layer] = doctor.examine(model, x).layers
+    >>> gaps = abs(layer.moving_mean - layer.mean) / np.sqrt(layer.variance)
+    >>> gaps.round().tolist()
+    [0.0, 4.0, 2.0]
     """
 
     layer: str
@@ -103,6 +125,24 @@ class Report:
     note     useless-bias  norm
              a bias before it
              → use_bias=False
+
+    That of `examine`, for a model whose validation data lie elsewhere. ``raise_if`` is for a test
+    or a script that must not go on:
+
+    >>> import keras, numpy as np
+    >>> from bn_tutorial import doctor, models
+    >>> norm = keras.layers.BatchNormalization(name="norm")
+    >>> model = keras.Sequential([keras.Input((3,)), norm])
+    >>> x = np.random.default_rng(0).normal(2.0, size=(512, 3))
+    >>> report = doctor.examine(models.recalibrate(model, x), x, x + 1)
+    >>> print(report)
+    1 batch normalization, 16 batches, 512 examples
+    warning  data-shift  norm
+             validation data are 1 σ off training data, in 1 of 1 layers
+             → prepare validation data as training data; if they are what
+             it will meet, and as mixed, models.recalibrate(model, validation)
+             adapts the averages
+    >>> report.raise_if("error")
     """
 
     findings: tuple[Finding, ...]

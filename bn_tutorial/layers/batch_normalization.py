@@ -147,6 +147,39 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
            [ 1.39]], dtype=float32)
     >>> layer.moving_mean.numpy()
     array([1.5], dtype=float32)
+
+    In a model, ``fit`` moves the averages, and ``predict`` uses them. At a momentum of 0.9, 3 % is
+    left after 32 steps of the 0 from which they start:
+
+    >>> import keras
+    >>> keras.utils.set_random_seed(0)
+    >>> norm = BatchNormalization(momentum=0.9)
+    >>> model = keras.Sequential([keras.Input((2,)), norm, keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> x = np.random.default_rng(0).normal([3, -5], [1, 2], size=(256, 2))
+    >>> history = model.fit(x, x.sum(axis=1), epochs=4, verbose=0)
+    >>> norm.moving_mean.numpy().round()
+    array([ 3., -5.], dtype=float32)
+
+    A mask, here from `keras.layers.Masking`, keeps padding out of the moments. The mean of 1, 3 and
+    5 is 3; with the zeros it would be 1.5:
+
+    >>> norm = BatchNormalization(momentum=0.0)
+    >>> model = keras.Sequential([keras.Input((3, 1)), keras.layers.Masking(), norm])
+    >>> padded = np.float32([[[1], [3], [0]], [[5], [0], [0]]])
+    >>> y = model(padded, training=True)
+    >>> norm.moving_mean.numpy()
+    array([3.], dtype=float32)
+
+    For several replicas, make the model in the scope of a strategy, and call ``fit`` as ever. Their
+    shares of a batch are then normalized together:
+
+    >>> import tensorflow as tf
+    >>> strategy = tf.distribute.MirroredStrategy(["CPU:0"])  # default: all GPUs
+    >>> with strategy.scope():
+    ...     norm = BatchNormalization(synchronized=True)
+    ...     model = keras.Sequential([keras.Input((2,)), norm, keras.layers.Dense(1)])
+    ...     model.compile("sgd", "mse")
     """
 
     if TYPE_CHECKING:
@@ -195,12 +228,12 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         Parameters
         ----------
         inputs
-            Tensor of any rank from 2 on, or that Keras makes one.
+            Tensor or array of any rank from 2 on.
         training
             Whether to use the moments of the batch and move the averages; never while frozen.
         mask
-            Boolean, broadcastable to the shape of the inputs without their last dimension; false
-            where values do not count.
+            Boolean tensor or array, broadcastable to the shape of the inputs without their last
+            dimension; false where values do not count.
 
         Returns
         -------

@@ -48,6 +48,14 @@ def find_batch_norms(
     >>> model = keras.Sequential([keras.Input((2,)), inner, BatchNormalization(name="last")])
     >>> [way for way, layer in find_batch_norms(model)]
     ['inner/norm', 'last']
+
+    To give all of them another momentum, and to see what was set:
+
+    >>> for way, layer in find_batch_norms(model):
+    ...     layer.momentum = 0.9
+    ...     print(f"{way:10}  momentum {layer.momentum}  epsilon {layer.epsilon}")
+    inner/norm  momentum 0.9  epsilon 0.001
+    last        momentum 0.9  epsilon 0.001
     """
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(f"model must be a Keras model or layer, got {type(model).__name__}")

@@ -25,7 +25,8 @@ def freeze(model: AnyLayer) -> AnyLayer:
     Parameters
     ----------
     model
-        A model of any kind, built or not, or a layer. `find_batch_norms` says what is found in it.
+        A model of any kind, built or not, in which `find_batch_norms` finds them; or a layer that
+        holds some, or is one.
 
     Returns
     -------
@@ -45,6 +46,18 @@ def freeze(model: AnyLayer) -> AnyLayer:
     >>> model = freeze(keras.Sequential([keras.Input((4,)), *layers]))
     >>> [layer.trainable for layer in layers]
     [True, False]
+
+    To tune a model in batches of two: the rest of it learns, the averages stay.
+
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(5.0, size=(8, 4))
+    >>> model.compile("sgd", "mse")
+    >>> kernel = layers[0].kernel.numpy()
+    >>> history = model.fit(x, x[:, :3], batch_size=2, verbose=0)
+    >>> bool((layers[0].kernel.numpy() != kernel).any())
+    True
+    >>> layers[1].moving_mean.numpy(), layers[1].gamma.numpy()
+    (array([0., 0., 0.], dtype=float32), array([1., 1., 1.], dtype=float32))
     """
     return _set_trainable(model, False)
 
@@ -65,7 +78,8 @@ def unfreeze(model: AnyLayer) -> AnyLayer:
     Parameters
     ----------
     model
-        A model of any kind, built or not, or a layer. `find_batch_norms` says what is found in it.
+        A model of any kind, built or not, in which `find_batch_norms` finds them; or a layer that
+        holds some, or is one.
 
     Returns
     -------
@@ -82,10 +96,22 @@ def unfreeze(model: AnyLayer) -> AnyLayer:
     >>> import keras
     >>> from bn_tutorial.models import freeze, unfreeze
     >>> norm = keras.layers.BatchNormalization()
-    >>> model = freeze(keras.Sequential([keras.Input((4,)), norm]))
+    >>> model = freeze(keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), norm]))
     >>> unfreeze(model) is model
     True
     >>> norm.trainable
+    True
+
+    After training with them frozen, with a new optimizer, which knows γ and β:
+
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(5.0, size=(8, 4))
+    >>> model = freeze(model)
+    >>> model.compile("sgd", "mse", run_eagerly=True)
+    >>> history = model.fit(x, x, verbose=0)
+    >>> unfreeze(model).compile("sgd", "mse", run_eagerly=True)
+    >>> history = model.fit(x, x, verbose=0)
+    >>> bool((norm.moving_mean.numpy() != 0).all())
     True
     """
     return _set_trainable(model, True)

@@ -45,9 +45,9 @@ def replace_batch_norm(
     Parameters
     ----------
     model
-        A model of any kind, built or not, or a layer; for a function a Sequential model that is
-        built, or a functional one, and nested ones of these kinds. `find_batch_norms` says what is
-        found in it.
+        A model of any kind, built or not, in which `find_batch_norms` finds them, or a layer that
+        holds some, or is one; for a function a Sequential model that is built, or a functional one,
+        and nested ones of these kinds.
     cls
         The class of this package, that of Keras for the way back, or a subclass of either that
         makes its instances as Keras does. Or a function as described.
@@ -84,6 +84,23 @@ def replace_batch_norm(
     >>> model = replace_batch_norm(model, keras.layers.BatchNormalization)
     >>> isinstance(norm, layers.BatchNormalization)
     False
+
+    A model that was trained predicts the same with the other class, and ``fit`` goes on where its
+    optimizer was:
+
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(64, 4))
+    >>> model.compile("adam", "mse")
+    >>> history = model.fit(x, np.tile(x, 2)[:, :6], verbose=0)
+    >>> before = model(x)
+    >>> model = replace_batch_norm(model)
+    >>> np.allclose(model(x), before, atol=1e-5)
+    True
+    >>> int(model.optimizer.iterations)
+    2
+
+    Group normalization in its place, in a new model:
+
     >>> def grouped(norm):
     ...     return keras.layers.GroupNormalization(groups=2, axis=norm.axis)
     >>> [layer.name for layer in replace_batch_norm(model, grouped).layers][1:]
