@@ -14,6 +14,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urldefrag, urlsplit
 from zipfile import ZipFile
 
+import keras
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -44,7 +45,9 @@ from tools.rules import ROOT, code_cells, read, toc_files
 from tools.translations import english_left
 
 CHAPTERS = [path.relative_to(ROOT).with_suffix(".html").as_posix() for path in toc_files()]
-PAGES = [*CHAPTERS, "genindex.html", "py-modindex.html", "search.html", "404.html"]
+# The pages of source code differ in the code alone: one of them stands for all.
+SOURCE = "_modules/bn_tutorial/layers/batch_normalization.html"
+PAGES = [*CHAPTERS, SOURCE, "genindex.html", "py-modindex.html", "search.html", "404.html"]
 FROM_A_FOLDER = [page for page in PAGES if page != "404.html"]  # which only a server shows
 CHINESE = [f"zh/{page}" for page in PAGES]
 NOTEBOOKS = [path for path in toc_files() if path.suffix == ".ipynb"]
@@ -88,7 +91,9 @@ def soups(root) -> dict[str, BeautifulSoup]:
 
 
 def test_every_built_page_is_tested(soups):
-    assert set(soups) == {*PAGES, *CHINESE, "index.html", "zh/index.html"}
+    sources = {page for page in soups if "_modules" in Path(page).parts}
+    assert SOURCE in sources
+    assert {*soups} - sources == {*PAGES, *CHINESE, "index.html", "zh/index.html"} - sources
 
 
 @pytest.mark.parametrize("page", ["index.html", "zh/index.html"])
@@ -400,9 +405,32 @@ def test_a_signature_reads_as_it_is_written(soups, start):
     api = soups[f"{start}book/api.html"]
     signature = api.find(id="bn_tutorial.scaling.min_max_scale").get_text().split()
     parameters = list(inspect.signature(min_max_scale).parameters)
-    assert signature[0].startswith(f"min_max_scale({parameters[0]}:")
+    assert signature[:2] == ["min_max_scale(", f"{parameters[0]}:"]
     places = [" ".join(signature).index(f"{name}: ") for name in parameters]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize("start", ["", "zh/"])
+def test_a_signature_says_what_can_be_passed(soups, start):
+    entries = soups[f"{start}book/api.html"].select("dt.sig")
+    vague = r"\*args|\*\*kwargs|[<~]|collections\.abc|ndarray\["
+    assert not [it["id"] for it in entries if re.search(vague, it.get_text())]
+    [layer] = [it for it in entries if it["id"] == "bn_tutorial.layers.BatchNormalization"]
+    for name in keras.layers.BatchNormalization().get_config():
+        assert layer.find(string=name), name
+
+
+@pytest.mark.parametrize("start", ["", "zh/"])
+def test_an_entry_leads_to_its_source_and_back(soups, start):
+    api = f"{start}book/api.html"
+    for kind in ("function", "class", "method"):
+        for entry in soups[api].select(f"dl.py.{kind} > dt.sig"):
+            [link] = entry.select("a.internal:has(.viewcode-link)")
+            page, name = urldefrag(os.path.normpath(Path(api).parent / link["href"]))
+            code = soups[page].find(id=name)
+            assert re.search(rf"(def|class) {name.split('.')[-1]}\b", code.get_text()), entry["id"]
+            [back] = code.select("a.viewcode-back", limit=1)
+            assert urldefrag(back["href"])[1] == entry["id"]
 
 
 def code_and_formulas(soup: BeautifulSoup) -> list[str]:

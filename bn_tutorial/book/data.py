@@ -12,6 +12,10 @@ from sklearn.model_selection import train_test_split
 
 __all__ = ["Split", "digits", "minibatches", "wine"]
 
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
 
 class Split(NamedTuple):
     """A data set in two parts: examples in rows, and their classes as integers.
@@ -25,13 +29,13 @@ class Split(NamedTuple):
     """
 
     #: Examples to train on, of shape (examples, features).
-    x_train: NDArray[np.float64]
+    x_train: Floats
     #: Examples to test on, of shape (examples, features).
-    x_test: NDArray[np.float64]
+    x_test: Floats
     #: Classes of the examples to train on.
-    y_train: NDArray[np.int64]
+    y_train: Integers
     #: Classes of the examples to test on.
-    y_test: NDArray[np.int64]
+    y_test: Integers
 
 
 def digits(seed: int = 0) -> Split:
@@ -71,8 +75,8 @@ def wine(seed: int = 0) -> tuple[Split, list[str]]:
 
 
 def minibatches(
-    x: NDArray[Any], y: NDArray[Any], batch_size: int, rng: np.random.Generator
-) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    x: Array, y: Array, batch_size: int, rng: np.random.Generator
+) -> Iterator[tuple[Array, Array]]:
     """Shuffle the examples and deal them out in batches, all of ``batch_size`` but the last.
 
     One pass over the data, in an order that ``rng`` draws when the function is called.
@@ -113,5 +117,5 @@ def minibatches(
     return ((x[chosen], y[chosen]) for chosen in batches)
 
 
-def _split(x: NDArray[Any], y: NDArray[Any], seed: int) -> Split:
+def _split(x: Array, y: Array, seed: int) -> Split:
     return Split(*train_test_split(x, y, test_size=0.25, random_state=seed, stratify=y))

@@ -26,6 +26,7 @@ CONTENT = {
     "sphinx.ext.napoleon",
     "sphinx_exercise",
     "publish.ext.languages",
+    "publish.ext.signatures",
     "publish.ext.status",
 }
 OWN = ["publish.print.ebook", "publish.print.equations"]
