@@ -72,7 +72,7 @@ def test_a_run_is_shown_with_its_versions(run):
     runs = {"book/index.ipynb": run}
     assert rows(runs)["index"][-2:] == ["12", "passed"]
     [line] = [line for line in status.report(runs) if "Python" in line]
-    assert line == "- {doc}`/book/index`: with Python 3.11.9, NumPy 2.0.1, on 2026-01-02."
+    assert line == "- {doc}`/book/index`: with Python 3.11.9, NumPy 2.0.1, on 2 January 2026."
 
 
 FAILED, OTHER_CELLS, INCOMPLETE = {"passed": False}, {"digest": "0"}, {"cells": 0}

@@ -1,5 +1,6 @@
 """Two directives: `{status}` says what the tests compare in each chapter, and when they last ran;
-`{holds-on}` says with which versions they pass.
+`{holds-on}` says with which versions they pass. Of its own last run each chapter tells under its
+title (`publish.ext.reading`).
 
 The counts come from the notebooks. Times and versions come from the last run on this machine
 (`_build/runs.json`) or, where there was none of a notebook as it is now, from the run that is kept
@@ -9,9 +10,11 @@ with the sources (`publish/record/runs.json`). A run of other cells counts for n
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
+from babel.dates import format_date
 from docutils import nodes
 from docutils.statemachine import StringList
 from nbformat import NotebookNode
@@ -80,6 +83,27 @@ def counts(notebook: NotebookNode) -> tuple[int, int, dict[int, str]]:
     return len(outputs) - figures, figures, exempt
 
 
+def day(iso: str) -> str:
+    """A recorded day, as the book's language writes it."""
+    return format_date(date.fromisoformat(iso), str(_("d MMMM y")), locale="en")
+
+
+def versions_in(run: Run, names: Iterable[str]) -> str:
+    """The versions of these packages in a run, in words."""
+    return str(_(", ")).join(f"{name} {run['versions'][name]}" for name in names)
+
+
+def last_verified(run: Run | None) -> str:
+    """When, and with what, the outputs of a chapter were last compared."""
+    if run is None:
+        return str(_("Changed since its outputs were last compared"))
+    if not run["passed"]:
+        return _("An output differed in the last run, on {date}").format(date=day(run["date"]))
+    return _("Last verified on {date}, with {versions}").format(
+        date=day(run["date"]), versions=versions_in(run, PACKAGES)
+    )
+
+
 def run_of(path: Path, notebook: NotebookNode, records: Iterable[dict[str, Run]]) -> Run | None:
     """The first recorded run of the notebook as it is now; None where there is none.
 
@@ -117,12 +141,12 @@ def environments(shown: list[Chapter]) -> Iterator[str]:
     ran_with = defaultdict(list)
     for chapter in shown:
         if run := chapter.run:
-            versions = _(", ").join(f"{name} {number}" for name, number in run["versions"].items())
-            ran_with[versions, run["date"]].append(chapter.link)
-    for (versions, date), links in ran_with.items():
+            versions = versions_in(run, run["versions"])
+            ran_with[versions, day(run["date"])].append(chapter.link)
+    for (versions, ran_on), links in ran_with.items():
         which = _("All chapters") if len(links) == len(shown) else _(", ").join(links)
         yield "- " + _("{which}: with {versions}, on {date}.").format(
-            which=which, versions=versions, date=date
+            which=which, versions=versions, date=ran_on
         )
 
 
@@ -163,7 +187,7 @@ def holds_on(matrix: Matrix) -> Iterator[str]:
             for row in matrix["rows"]
         ],
     )
-    days = sorted({row["date"] for row in matrix["rows"]})
+    days = map(day, sorted({row["date"] for row in matrix["rows"]}))
     yield from [_("Run on {days}.").format(days=_(", ").join(days)), ""]
     yield from [str(_("All that may differ with other versions than the locked ones:")), ""]
     for difference in matrix["differences"]:
