@@ -18,6 +18,9 @@ const SYNONYMS = [
   "convert migrate port",
   "relu activation",
   "export onnx tflite",
+  "gamma γ",
+  "beta β",
+  "epsilon ε eps",
   "滑动平均 移动平均 指数加权平均",
   "批归一化 批量归一化 批标准化",
   "评估 验证",
@@ -89,9 +92,9 @@ const findSections = (question) => {
     fuzzy: (word) => (word.length > 5 ? 0.15 : false),
     weights: { fuzzy: 0.2, prefix: 0.4 },
     bm25: { k: 1.2, b: 0.6, d: 0.5 },
-    // An entry of the glossary is what its own name looks for.
+    // An entry of the glossary is what each of its names looks for: "gamma (γ, scale) · γ（缩放系数）".
     boostDocument: (_, __, { title, weight }) =>
-      title.toLowerCase().split(" · ").includes(low) ? 4 * weight : weight,
+      title.toLowerCase().split(/ ?[·,，()（）] ?/).includes(low) ? 4 * weight : weight,
   });
 };
 
