@@ -154,6 +154,15 @@ def test_pages_lead_on_from_each_to_the_next(soups):
     assert [led[page, "left-prev"] for page in CHAPTERS] == [None, *CHAPTERS[:-1]]
 
 
+def test_under_its_title_a_notebook_tells_when_it_was_verified_and_no_other_page(soups):
+    for page in CHAPTERS:
+        is_notebook = (ROOT / page).with_suffix(".ipynb").exists()
+        for start, said in ("", "Last verified on "), ("zh/", "上次核对："):
+            lines = soups[start + page].select("article h1 + .reading a")
+            assert [line["href"] for line in lines] == ["status.html"] * is_notebook
+            assert all(line.get_text().startswith(said) for line in lines)
+
+
 def test_every_page_bears_the_logo(soups):
     for page in CHAPTERS:
         [icon] = soups[page].select("link[rel=icon]")
@@ -596,6 +605,27 @@ def test_search_answers_readers_in_their_own_words(book, soups):
     assert len(ranks) >= 60
     assert sum(rank == 0 for rank in ranks.values()) >= 0.75 * len(ranks), ranks
     assert sum(rank < 3 for rank in ranks.values()) >= 0.9 * len(ranks), ranks
+
+
+def test_search_leads_from_a_message_to_where_it_is_explained(book, soups):
+    place_of = places(soups)
+    tables = [place_of["wrong-messages-old"], place_of["wrong-messages-keras"]]
+    for start in ("", "zh/"):
+        rows = soups[f"{start}book/wrong.html"].select("#messages-word-for-word tbody tr")
+        assert len(rows) > 20
+        with book.open(start + "search.html") as page:
+            for row in rows:
+                links = [urldefrag(it["href"]) for it in row.select("a")]
+                explained = [
+                    f"book/{Path(link.url or 'wrong').stem}#{link.fragment}" for link in links
+                ]
+                for message in row.td.select("code"):
+                    found = page.evaluate(
+                        "(it) => findSections(it).map(({ page, id }) => `${page}#${id}`)",
+                        message.get_text(),
+                    )
+                    anchors = {place_of.get(it.partition("#")[2], it) for it in explained}
+                    assert found[0] in {*tables, *anchors}, message.get_text()
 
 
 def brightness(page: Page, selector: str, style: str) -> float:

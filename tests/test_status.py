@@ -7,10 +7,11 @@ import sys
 from datetime import date
 
 import pytest
+from docutils import nodes
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from test_environment import pinned
 
-from publish.ext import status
+from publish.ext import reading, status
 from tools import matrix
 from tools.rules import ROOT, code_cells, is_exempt, read, toc_files
 from tools.runs import MATRIX, RECORD, digest
@@ -73,6 +74,32 @@ def test_a_run_is_shown_with_its_versions(run):
     assert rows(runs)["index"][-2:] == ["12", "passed"]
     [line] = [line for line in status.report(runs) if "Python" in line]
     assert line == "- {doc}`/book/index`: with Python 3.11.9, NumPy 2.0.1, on 2 January 2026."
+
+
+def test_a_chapter_tells_only_what_its_last_run_has_shown(run):
+    run["versions"] |= {"TensorFlow": "2.1.0", "Keras": "3.9.1"}
+    shown = "Last verified on 2 January 2026, with TensorFlow 2.1.0, Keras 3.9.1, NumPy 2.0.1"
+    assert status.last_verified(run) == shown
+    for other in (run | {"passed": False}, None):
+        assert "verified" not in status.last_verified(other)
+
+
+def test_the_time_to_read_is_that_of_what_is_read():
+    """400 words, 650 Chinese characters, 30 lines, 12 formulas and 4 figures take 2 minutes each,
+    but for the lines, which take one; exercises take none."""
+    page = nodes.section(
+        "",
+        nodes.paragraph("", "one two's thr_ee 4.5 " * 100),
+        nodes.paragraph("", "批" * 650),
+        nodes.literal_block("", "x = 1\n" * 30),
+        *(nodes.math_block() for _ in range(12)),
+        *(nodes.figure() for _ in range(4)),
+        nodes.section("", nodes.paragraph("", "one " * 400), ids=["exercises"]),
+    )
+    assert reading.minutes(page) == pytest.approx((4, 5))
+    assert reading.reading_time(page) == "About 9 min, of which 5 for code, formulas and figures"
+    page += nodes.citation()
+    assert reading.reading_time(page) == ""
 
 
 FAILED, OTHER_CELLS, INCOMPLETE = {"passed": False}, {"digest": "0"}, {"cells": 0}

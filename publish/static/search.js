@@ -93,8 +93,12 @@ const findSections = (question) => {
     weights: { fuzzy: 0.2, prefix: 0.4 },
     bm25: { k: 1.2, b: 0.6, d: 0.5 },
     // An entry of the glossary is what each of its names looks for: "gamma (γ, scale) · γ（缩放系数）".
-    boostDocument: (_, __, { title, weight }) =>
-      title.toLowerCase().split(/ ?[·,，()（）] ?/).includes(low) ? 4 * weight : weight,
+    // A message that is pasted looks for the section that has it word for word.
+    boostDocument: (_, __, { title, text, weight }) => {
+      const isNamed = title.toLowerCase().split(/ ?[·,，()（）] ?/).includes(low);
+      const isQuoted = low.length > 15 && text.toLowerCase().includes(low);
+      return weight * (isNamed ? 4 : 1) * (isQuoted ? 2 : 1);
+    },
   });
 };
 
