@@ -179,10 +179,12 @@ def batch_norm_backward(dy: ArrayLike, cache: BatchNormCache) -> tuple[Array, Ar
 
     .. math::
 
+       \begin{gathered}
        \frac{\partial L}{\partial \beta} = \sum_i d_i, \qquad
-       \frac{\partial L}{\partial \gamma} = \sum_i d_i \hat x_i, \qquad
+       \frac{\partial L}{\partial \gamma} = \sum_i d_i \hat x_i, \\
        \frac{\partial L}{\partial x_i} = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}
            \left(d_i - \frac1m \sum_j d_j - \hat x_i \, \frac1m \sum_j d_j \hat x_j\right)
+       \end{gathered}
 
     The chain rule of Ioffe and Szegedy (2015, section 3) with all its steps put into one another.
     Per channel, ``dx`` sums to 0, and its product with ``x_hat`` is

@@ -125,13 +125,13 @@ def steps(strategy, model, optimizer, signature):
     ``signature`` is what batches look like on all workers. The steps are traced by
     that, not by the batches here, so that all workers run the same graph.
     """
-    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+    total = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
 
     def learn(x, y):
         here = tf.cast(tf.shape(x)[0], tf.float32)
         examples = tf.distribute.get_replica_context().all_reduce("SUM", here)
         with tf.GradientTape() as tape:
-            loss = cross_entropy(y, model(x, training=True)) / examples
+            loss = total(y, model(x, training=True)) / examples
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply(gradients)  # which adds up those of all workers
 
