@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from experiments import lagging
 from experiments.data import images
 from experiments.records import Record, differences, digest, module_of, names, run_all, todo
 from experiments.training import CROSS_ENTROPY, accuracy, deal, train
@@ -242,3 +243,25 @@ def test_without_fashion_mnist_it_is_said_where_to_get_it(tmp_path, monkeypatch)
         images("fashion")
     with pytest.raises(ValueError, match="digits and fashion, got 'mnist'"):
         images("mnist")
+
+
+# One of them
+
+
+def test_averages_taken_beside_a_training_are_those_of_keras_layers():
+    """One training with Keras's layers and their momentum, one with averages beside it."""
+    x, _, y, _ = images("digits", 128)
+    order = deal(len(x), 16, 12, seed=0)
+    ours, theirs = (lagging.network(), lagging.network(keras.layers.BatchNormalization, 0.9))
+    theirs.set_weights(ours.get_weights())
+    variables = lagging.statistics(ours)
+    averages = lagging.started(variables, 0.9)
+    sgd = keras.optimizers.SGD
+    train(theirs, sgd(0.1, momentum=0.9), x, y, order)
+    train(
+        *(ours, sgd(0.1, momentum=0.9), x, y, order, 1),
+        lambda: averages.apply(lagging.values_of(variables)),
+    )
+    lagging.put(averages, variables)
+    for mine, others in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, others, rtol=1e-3, atol=1e-4)
