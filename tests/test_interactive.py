@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from functools import partial
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -15,7 +16,13 @@ from IPython.core.interactiveshell import InteractiveShell
 from bn_tutorial.activations import normal_mean, sigmoid_derivative
 from bn_tutorial.batch_norm import batch_norm_forward, batch_norm_inference
 from bn_tutorial.book import interactive
-from bn_tutorial.book.interactive import averaged_signal, both_modes, show, sigmoid_unit
+from bn_tutorial.book.interactive import (
+    averaged_signal,
+    both_modes,
+    lagging_averages,
+    show,
+    sigmoid_unit,
+)
 from bn_tutorial.book.interactive.averaged_signal import SIGNAL
 from bn_tutorial.book.interactive.both_modes import (
     BATCH,
@@ -25,11 +32,25 @@ from bn_tutorial.book.interactive.both_modes import (
     TYPICAL,
 )
 from bn_tutorial.moving_average import ExponentialMovingAverage, half_life, window
+from experiments import lagging
+from experiments.records import Record
 from publish.ext import interactive as extension
 from tools.rules import ROOT
 
-CHARTS = [sigmoid_unit.chart, averaged_signal.chart, both_modes.chart]
+RECORD = Record("lagging")
+lagging_chart = partial(lagging_averages.chart, lagging.measured(RECORD))
+CHARTS = [sigmoid_unit.chart, averaged_signal.chart, both_modes.chart, lagging_chart]
 PAGES = {"why": "fig-unit", "moving_averages": "fig-ema-live", "algorithm": "fig-batch"}
+PAGES["wrong"] = "fig-wrong-lag"
+
+
+def settings_of(bind):
+    """The first and the last setting of a control."""
+    if bind["input"] == "checkbox":
+        return False, True
+    if bind["input"] == "select":
+        return bind["options"][0], bind["options"][-1]
+    return bind["min"], bind["max"]
 
 
 def texts(chart, **settings):
@@ -37,8 +58,8 @@ def texts(chart, **settings):
     spec = chart().to_dict()
     for name, value in settings.items():
         [param] = [param for param in spec["params"] if param["name"] == name]
-        bind = param["bind"]
-        assert bind["input"] == "checkbox" or bind["min"] <= value <= bind["max"]
+        low, high = settings_of(param["bind"])
+        assert low <= value <= high
         param["value"] = value
     svg = ElementTree.fromstring(vl_convert.vegalite_to_svg(spec, vl_version="5.20"))
     found = {}
@@ -215,12 +236,34 @@ def test_presets_and_handles_set_controls_that_there_are(chart):
     assert meta["play"] in {None, *controls}
 
 
+@pytest.mark.parametrize("recalibrate", [False, True])
+@pytest.mark.parametrize(
+    ("batch", "momentum", "step"), [(128, 0.99, 40), (4, 0.5, 1000), (8, 0.999, 1)]
+)
+def test_lagging_averages_show_what_the_runs_found(batch, momentum, step, recalibrate):
+    settings = {"batch": batch, "momentum": momentum, "recalibrate": recalibrate}
+    found = numbers(lagging_chart, log_steps=round(np.log10(step), 1), **settings)
+    runs = [
+        run["found"]
+        for run in json.loads(RECORD.path.read_text(encoding="utf-8"))["runs"]
+        if run["case"] == {"batch": batch, "steps": 1000}
+    ]
+    kinds = {"training": "training", "evaluation": momentum}
+    if recalibrate:
+        kinds["recalibrated"] = "recalibrated"
+    for line, name in kinds.items():
+        assert found.pop(line) == shown(100 * np.mean([run[f"{name}, {step}"] for run in runs]), 1)
+    assert found == {
+        "after": step,
+        "memory": shown(1 / (1 - momentum), 0),
+        "start_weight": shown(100 * momentum**step, 0),
+    }
+
+
 @pytest.mark.parametrize("chart", CHARTS)
 def test_every_extreme_shows_numbers(chart):
     controls = {
-        param["name"]: (False, True)
-        if param["bind"]["input"] == "checkbox"
-        else (param["bind"]["min"], param["bind"]["max"])
+        param["name"]: settings_of(param["bind"])
         for param in chart().to_dict()["params"]
         if "bind" in param
     }
@@ -235,10 +278,11 @@ def test_a_control_has_a_label_and_starts_on_one_of_its_steps(chart):
     for param in chart().to_dict()["params"]:
         if bind := param.get("bind"):
             assert bind["name"]
+            low, high = settings_of(bind)
+            assert low <= param["value"] <= high
             if bind["input"] == "range":
                 steps = (param["value"] - bind["min"]) / bind["step"]
                 assert steps == pytest.approx(round(steps))
-                assert bind["min"] <= param["value"] <= bind["max"]
 
 
 @pytest.fixture
@@ -281,7 +325,7 @@ def page(name, builder="html"):
     app = SimpleNamespace(
         builder=SimpleNamespace(name=builder),
         env=SimpleNamespace(
-            all_docs={"book/why", "book/algorithm", "book/moving_averages", "book/moments"},
+            all_docs={"book/moments", *(f"book/{name}" for name in PAGES)},
             doc2path=lambda page: str(ROOT / f"{page}.ipynb"),
         ),
         add_css_file=lambda name: files.append(name),
@@ -316,7 +360,7 @@ def test_a_notebook_stores_the_figure_that_the_package_draws(name, figure, displ
         for cell in notebook.cells
         if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == figure
     ]
-    exec(cell.source, vars(interactive))
+    exec(cell.source, vars(interactive) | {"lagging": lagging, "Record": Record})
     assert cell.outputs[0]["data"] == display[0]
 
 

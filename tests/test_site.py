@@ -40,6 +40,7 @@ from bn_tutorial.book.interactive.averaged_signal import SIGNAL
 from bn_tutorial.book.interactive.both_modes import BATCH, EPSILON
 from bn_tutorial.moving_average import ExponentialMovingAverage, half_life, window
 from bn_tutorial.scaling import min_max_scale
+from experiments.records import Record
 from publish.catalogs import messages_of_page, translations
 from tools.rules import ROOT, code_cells, read, toc_files
 from tools.translations import english_left
@@ -56,7 +57,7 @@ WITH_SCROLLBAR = DESKTOP - 15
 
 CHAPTER = "book/control_dependencies.html"
 LIVE = {"fig-unit": "book/why.html", "fig-ema-live": "book/moving_averages.html"}
-LIVE["fig-batch"] = "book/algorithm.html"
+LIVE |= {"fig-batch": "book/algorithm.html", "fig-wrong-lag": "book/wrong.html"}
 
 
 @pytest.fixture(scope="module")
@@ -943,6 +944,28 @@ def test_a_finger_drags_the_handles_and_scrolls_the_page_elsewhere(book):
         assert swipe(".training_input_grip_marks path", 20, -120) == 0
         assert float(page.locator("#fig-batch input[name=x6]").input_value()) > BATCH[5]
         assert swipe(".interactive-plot svg", 0, -120) > 50
+
+
+def test_choices_among_runs_show_what_the_record_says(book):
+    record = Record("lagging")
+    training, evaluation, recalibrated = (
+        f"{100 * record.values(f'{kind}, 100', batch=8, steps=1000).mean():.1f} %"
+        for kind in ("training", 0.9, "recalibrated")
+    )
+    with book.open(LIVE["fig-wrong-lag"]) as page:
+        figure = page.locator("#fig-wrong-lag")
+        figure.get_by_label("momentum").select_option("0.9")
+        figure.get_by_label("batch size").select_option("8")
+        figure.get_by_label("recalibrate").check()
+        slide(page, "fig-wrong-lag", log_steps=2)
+        expect_lines(
+            page,
+            "fig-wrong-lag",
+            after="after 100 steps",
+            training=f"training mode: {training}",
+            evaluation=f"evaluation mode: {evaluation}",
+            recalibrated=f"evaluation mode, recalibrated: {recalibrated}",
+        )
 
 
 @pytest.mark.parametrize("figure", LIVE)

@@ -10,7 +10,7 @@ it into a notebook::
 The arithmetic is written out once more, in Vega's expressions: the tests hold it to the package.
 """
 
-from . import averaged_signal, both_modes, sigmoid_unit
+from . import averaged_signal, both_modes, lagging_averages, sigmoid_unit
 from .toolkit import show
 
-__all__ = ["averaged_signal", "both_modes", "show", "sigmoid_unit"]
+__all__ = ["averaged_signal", "both_modes", "lagging_averages", "show", "sigmoid_unit"]

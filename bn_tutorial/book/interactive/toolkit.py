@@ -15,6 +15,7 @@ __all__ = [
     "VEGA_LITE",
     "Handle",
     "Preset",
+    "choice",
     "finish",
     "grip",
     "label",
@@ -82,6 +83,18 @@ def slider(
     return alt.param(
         name=name, value=value, bind=alt.binding_range(min=low, max=high, step=step, name=label)
     )
+
+
+def choice(name: str, label: str, options: list[float], value: float) -> alt.Parameter:
+    """A number ``name`` that the reader chooses among ``options``, at first ``value``.
+
+    Examples
+    --------
+    >>> from bn_tutorial.book.interactive.toolkit import choice
+    >>> choice("momentum", "momentum", [0.9, 0.99], 0.99).param.bind.options
+    [0.9, 0.99]
+    """
+    return alt.param(name=name, value=value, bind=alt.binding_select(options=options, name=label))
 
 
 def label(name: str, expression: str, height: float, **style: Any) -> alt.Chart:
