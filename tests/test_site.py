@@ -963,8 +963,8 @@ def test_choices_among_runs_show_what_the_record_says(book):
             "fig-wrong-lag",
             after="after 100 steps",
             training=f"training mode: {training}",
-            evaluation=f"evaluation mode: {evaluation}",
-            recalibrated=f"evaluation mode, recalibrated: {recalibrated}",
+            evaluation=f"inference mode: {evaluation}",
+            recalibrated=f"inference mode, recalibrated: {recalibrated}",
         )
 
 

@@ -1,4 +1,4 @@
-"""Accuracy in training mode and in evaluation mode, step by step."""
+"""Accuracy in training mode and in inference mode, step by step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STEP = alt.X(
 
 
 def chart(rows: Sequence[Mapping[str, float]]) -> alt.LayerChart:
-    """Accuracy in training mode and in evaluation mode against the steps of training.
+    """Accuracy in training mode and in inference mode against the steps of training.
 
     Controls: ``momentum``, ``batch`` (its size), ``log_steps``, the decimal logarithm of the steps,
     and the box ``recalibrate``, which shows what the same weights do with fresh statistics. Lines
@@ -60,15 +60,15 @@ def chart(rows: Sequence[Mapping[str, float]]) -> alt.LayerChart:
     layers = [
         *_rules(),
         *_curve(chosen, "training", "training mode: ", -40, BLUE),
-        *_curve(chosen, "evaluation", "evaluation mode: ", -24, GREEN),
-        *_curve(fresh, "recalibrated", "evaluation mode, recalibrated: ", -8, ORANGE),
+        *_curve(chosen, "evaluation", "inference mode: ", -24, GREEN),
+        *_curve(fresh, "recalibrated", "inference mode, recalibrated: ", -8, ORANGE),
         label("after", "'after ' + step + ' steps'", -56, weight="bold"),
         label("memory", "'1/(1 − momentum) = ' + round(1 / (1 - momentum))", -72, **right),
         label("start_weight", f"'weight of the start: ' + {weight} + ' %'", -56, **right),
     ]
     return finish(
         alt.layer(*layers, width=580).add_params(*controls, step),
-        "accuracy in training mode and in evaluation mode, step by step",
+        "accuracy in training mode and in inference mode, step by step",
     )
 
 
