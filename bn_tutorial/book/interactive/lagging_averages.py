@@ -47,7 +47,7 @@ def chart(rows: Sequence[Mapping[str, float]]) -> alt.LayerChart:
     controls = [
         choice("momentum", "momentum", momenta, 0.99),
         choice("batch", "batch size", batches, 128),
-        slider("log_steps", "log₁₀ steps", 0, 3, 0.2, 1.6),
+        slider("log_steps", "log₁₀ steps", 0, 3, 0.2, 1.8),
         alt.param(name="recalibrate", value=False, bind=alt.binding_checkbox(name="recalibrate")),
     ]
     step = alt.param(name="step", expr="round(pow(10, log_steps))")
