@@ -954,9 +954,9 @@ def test_choices_among_runs_show_what_the_record_says(book):
     )
     with book.open(LIVE["fig-wrong-lag"]) as page:
         figure = page.locator("#fig-wrong-lag")
-        figure.get_by_label("momentum").select_option("0.9")
-        figure.get_by_label("batch size").select_option("8")
-        figure.get_by_label("recalibrate").check()
+        figure.locator("select[name=momentum]").select_option("0.9")
+        figure.locator("select[name=batch]").select_option("8")
+        figure.locator("input[name=recalibrate]").check()
         slide(page, "fig-wrong-lag", log_steps=2)
         expect_lines(
             page,
