@@ -213,6 +213,17 @@ def test_presets_show_what_their_notes_say():
     assert preset(averaged_signal.chart, "A wrong start")["start_weight"] < 0.02
     assert preset(averaged_signal.chart, "A long window and a jump")["average"] < 2.5
 
+    first = numbers(lagging_chart)
+    assert first["start_weight"] > 50
+    assert first["evaluation"] < 20 < 90 < first["training"]
+    fresh = preset(lagging_chart, "The same, recalibrated")
+    assert abs(fresh["recalibrated"] - fresh["training"]) < 1
+    shorter = preset(lagging_chart, "A shorter memory")
+    assert abs(shorter["evaluation"] - shorter["training"]) < 1
+    assert preset(lagging_chart, "Too long a memory")["evaluation"] < 20
+    four = preset(lagging_chart, "Batches of four")
+    assert four["training"] < four["evaluation"] < four["recalibrated"]
+
 
 @pytest.mark.parametrize("chart", CHARTS)
 def test_presets_and_handles_set_controls_that_there_are(chart):

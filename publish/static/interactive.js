@@ -4,7 +4,7 @@
 (() => {
   "use strict";
 
-  const PACE = 80; // milliseconds from one value of a playing slider to the next
+  const LASTS = 8000; // milliseconds that a slider plays from its start to its end
 
   const element = (tag, attributes, parent) => {
     const made = Object.assign(document.createElement(tag), attributes);
@@ -118,7 +118,8 @@
   // A button that runs a slider from its start to its end.
   const makePlayer = (figure, words) => {
     const { view } = figure;
-    const { name, min, max, step } = figure.controls.get(figure.play);
+    const slider = figure.controls.get(figure.play);
+    const { name, min, max, step } = slider;
     const button = element("button", { type: "button", textContent: words.play }, figure.bar);
     let timer = null;
     let paused = null; // the value at which it goes on
@@ -132,7 +133,7 @@
     };
 
     const advance = () => {
-      const next = view.signal(name) + step;
+      const next = onSlider(view.signal(name) + step, slider);
       view.signal(name, next).runAsync();
       if (next >= max) stop();
     };
@@ -146,7 +147,7 @@
         if (view.signal(name) !== paused) view.signal(name, min).runAsync();
         paused = null;
         button.textContent = words.pause;
-        timer = setInterval(advance, PACE);
+        timer = setInterval(advance, (LASTS * step) / (max - min));
       }
     });
     figure.onTouched.push(stop);

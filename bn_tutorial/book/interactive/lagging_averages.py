@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 
 from ..style import BLUE, GREEN, GREY, ORANGE
-from .toolkit import choice, finish, label, slider, text
+from .toolkit import Preset, choice, finish, label, slider, text
 
 __all__ = ["chart"]
 
@@ -16,6 +16,30 @@ _STEP = alt.X(
     scale=alt.Scale(type="log", domain=[1, 1000], nice=False),
     axis=alt.Axis(title="training steps", values=[1, 10, 100, 1000], format="d"),
 )
+
+
+_PRESETS = [
+    Preset(
+        "The same, recalibrated",
+        "The same weights, with averages measured anew, answer nearly as well as in training mode.",
+        {"recalibrate": True},
+    ),
+    Preset(
+        "A shorter memory",
+        "With momentum 0.9 inference mode is within a point of training mode by step 100.",
+        {"momentum": 0.9, "log_steps": 2},
+    ),
+    Preset(
+        "Too long a memory",
+        "With momentum 0.999 inference mode still guesses after a thousand steps.",
+        {"momentum": 0.999, "log_steps": 3},
+    ),
+    Preset(
+        "Batches of four",
+        "Inference mode passes training mode, whose statistics are of four images, and wavers.",
+        {"batch": 4, "momentum": 0.9, "log_steps": 2.6, "recalibrate": True},
+    ),
+]
 
 
 def chart(rows: Sequence[Mapping[str, float]]) -> alt.LayerChart:
@@ -69,6 +93,10 @@ def chart(rows: Sequence[Mapping[str, float]]) -> alt.LayerChart:
     return finish(
         alt.layer(*layers, width=580).add_params(*controls, step),
         "accuracy in training mode and in inference mode, step by step",
+        note="After 63 steps more than half of each average is still its start: inference mode "
+        "guesses.",
+        presets=_PRESETS,
+        play="log_steps",
     )
 
 
