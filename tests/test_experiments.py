@@ -29,6 +29,9 @@ def test_a_record_is_complete_and_of_the_present_source(name):
     assert set(record.versions) >= {"tensorflow", "keras", "numpy"}
 
 
+UNTIMED = [name for name in names() if name != "messages"]  # which takes times, as no test may
+
+
 @pytest.fixture(scope="module")
 def quick_runs():
     """What the quick cases of all experiments find now, with the first seed.
@@ -38,7 +41,7 @@ def quick_runs():
     program = f"""
 import json
 from experiments.records import module_of
-for name in sorted({names()}, key=lambda name: name != "replicas"):
+for name in sorted({UNTIMED}, key=lambda name: name != "replicas"):
     module = module_of(name)
     print(json.dumps([name, [module.run(case, 0) for case in module.QUICK]]))
 """
@@ -49,7 +52,7 @@ for name in sorted({names()}, key=lambda name: name != "replicas"):
     return dict(json.loads(line) for line in done.stdout.splitlines())
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", UNTIMED)
 def test_one_run_of_each_quick_case_comes_out_as_recorded(name, quick_runs):
     record, module = Record(name), module_of(name)
     assert module.QUICK

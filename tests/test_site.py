@@ -630,6 +630,15 @@ def places(soups) -> dict[str, str]:
     return found
 
 
+def rank(page: Page, question: str, right: set[str]) -> int:
+    """At which place, from 0, the search has a right section."""
+    found = page.evaluate(
+        "(it) => findSections(it).map(({ page, id }) => `${page}#${id}`)", question
+    )
+    assert found, question
+    return next((n for n, it in enumerate(found) if it in right), 999)
+
+
 def test_search_answers_readers_in_their_own_words(book, soups):
     """The right section first for three questions of four, among three for nine of ten."""
     place_of = places(soups)
@@ -637,17 +646,26 @@ def test_search_answers_readers_in_their_own_words(book, soups):
     for start in ("", "zh/"):
         with book.open(start + "search.html") as page:
             for question, labels in (QUESTIONS["tuned"] | QUESTIONS["kept apart"]).items():
-                if bool(re.search("[\u4e00-\u9fff]", question)) != bool(start):
-                    continue
-                right = {place_of[label] for label in labels.split()}
-                found = page.evaluate(
-                    "(it) => findSections(it).map(({ page, id }) => `${page}#${id}`)", question
-                )
-                assert found, question
-                ranks[question] = next((n for n, it in enumerate(found) if it in right), 999)
+                if bool(re.search("[\u4e00-\u9fff]", question)) == bool(start):
+                    right = {place_of[label] for label in labels.split()}
+                    ranks[question] = rank(page, question, right)
     assert len(ranks) >= 60
     assert sum(rank == 0 for rank in ranks.values()) >= 0.75 * len(ranks), ranks
     assert sum(rank < 3 for rank in ranks.values()) >= 0.9 * len(ranks), ranks
+
+
+@pytest.mark.parametrize("origin", ["folder", "server"])
+def test_search_answers_who_is_in_trouble_at_once(book, soups, origin):
+    """The right section is among the first three for each question."""
+    place_of = places(soups)
+    origin = book.root.as_uri() + "/" if origin == "folder" else None
+    with book.open("search.html", origin=origin) as page:
+        ranks = {
+            question: rank(page, question, {place_of[label] for label in labels.split()})
+            for question, labels in QUESTIONS["at once"].items()
+        }
+    assert len(ranks) >= 18
+    assert max(ranks.values()) < 3, ranks
 
 
 def test_search_leads_from_a_message_to_where_it_is_explained(book, soups):
