@@ -48,8 +48,14 @@ const wordsOf = (text) => {
 };
 
 // Forms of a word count as one: normalize and normalization, average and averages.
+const SAME = new Map([
+  ["axes", "axis"],
+  ["norm", "normalization"],
+  ["norms", "normalization"],
+]);
+
 const stem = (form) => {
-  const word = form === "axes" ? "axis" : form;
+  const word = SAME.get(form) ?? form;
   if (EMPTY.has(word) || word === "") return null;
   if (!/^[a-z]{4,}$/.test(word)) return word;
   return word
