@@ -246,37 +246,43 @@ def test_a_page_opens_from_a_folder(book, path):
 
 
 class Opened(NamedTuple):
-    """A page, opened from the server for the second time; how many bytes of what was sent for the
-    first, and for the second."""
+    """A page, opened from the server, and how many bytes were sent for it, by address."""
 
     path: str
     page: Page
-    first: dict[str, int]
-    again: dict[str, int]
+    sent: dict[str, int]
 
 
 @pytest.fixture(scope="module", params=PAGES)
 def opened(book, request) -> Iterator[Opened]:
-    """Each page for the tests that read it from the server."""
+    """Each page for the tests that read it from the server, by a browser that knows none yet."""
     context = book.browser.new_context()
     book.server.sent.clear()
-    with book.open(request.param, context=context):
-        first = dict(book.server.sent)
-    book.server.sent.clear()
     with book.open(request.param, context=context) as page:
-        yield Opened(request.param, page, first, dict(book.server.sent))
+        yield Opened(request.param, page, dict(book.server.sent))
     context.close()
 
 
-def test_a_page_opens_from_a_server_light_and_lighter_again(opened):
-    path, page, first, again = opened
+def test_a_page_opens_from_a_server_and_is_light(opened):
+    path, page, sent = opened
     assert not raw_mathematics(page)
     assert not lost_images(page)
     live = page.locator("script[data-figure]").count() > 0
-    assert sum(first.values()) < 2e6, first
-    assert any("vega" in address for address in first) == live
-    assert "/" + path in again
-    assert sum(again.values()) < 300e3, again
+    assert sum(sent.values()) < 2e6, sent
+    assert any("vega" in address for address in sent) == live
+    of_the_page = {address: size for address, size in sent.items() if "/_static/" not in address}
+    assert "/" + path in of_the_page
+    assert sum(of_the_page.values()) < 300e3, of_the_page
+
+
+def test_what_all_pages_share_is_sent_once(book):
+    context = book.browser.new_context()
+    for page, is_first in ((LIVE["fig-unit"], True), (LIVE["fig-batch"], False)):
+        book.server.sent.clear()
+        with book.open(page, context=context):
+            shared = [address for address in book.server.sent if "/_static/" in address]
+            assert bool(shared) == is_first, shared
+    context.close()
 
 
 MISFITS = r"""(onDesktop) => {
@@ -316,9 +322,10 @@ MISFITS = r"""(onDesktop) => {
 
 def misfits(page: Page, width: int) -> list[str]:
     """What does not fit into a window of this width: a page that scrolls sideways, a formula of
-    which a part is out of reach, a word in a table that breaks; on a desktop, code that scrolls."""
+    which a part is out of reach, a word in a table that breaks; on a desktop, code that scrolls,
+    but for that of the package."""
     page.set_viewport_size({"width": width, "height": 800})
-    return page.evaluate(MISFITS, width > TABLET)
+    return page.evaluate(MISFITS, width > TABLET and "/_modules/" not in page.url)
 
 
 def test_a_page_never_scrolls_sideways_and_all_of_it_can_be_read(opened):
@@ -331,15 +338,19 @@ COLOURS = ["color-contrast", "link-in-text-block"]  # the rules of axe about the
 WITHOUT_COLOURS = {"rules": {rule: {"enabled": False} for rule in COLOURS}}
 
 
-def one_of_each_kind(page: Page) -> int:
-    """Mark one text of each kind that was not marked before, and say how many there are.
+# The kinds of text whose contrast was measured, on one page or another, for each scheme.
+MEASURED: dict[str, list[str]] = {"light": [], "dark": []}
+
+
+def one_of_each_kind(page: Page, scheme: str) -> int:
+    """Mark one text of each kind that was not measured before, and say how many there are.
 
     Of one kind are texts of one colour, size and weight on the same grounds. Let one stand for
     all, which saves minutes.
     """
-    return page.evaluate(
-        """() => {
-            const seen = (window.seenKinds ??= new Set());
+    new = page.evaluate(
+        """(measured) => {
+            const known = new Set(measured);
             const ground = (it) => {
                 const style = getComputedStyle(it);
                 return [style.backgroundColor, style.backgroundImage, style.opacity].join();
@@ -356,14 +367,18 @@ def one_of_each_kind(page: Page) -> int:
             const texts = [...document.body.querySelectorAll("*")].filter((it) =>
                 it.checkVisibility() && !it.closest("mjx-container")
                 && [...it.childNodes].some((node) => node.nodeType === 3 && node.data.trim()));
+            const before = known.size;
             for (const text of texts) {
                 const own = kind(text);
-                if (!seen.has(own)) text.classList.add("of-new-kind");
-                seen.add(own);
+                if (!known.has(own)) text.classList.add("of-new-kind");
+                known.add(own);
             }
-            return document.querySelectorAll(".of-new-kind").length;
-        }"""
+            return [...known].slice(before);
+        }""",
+        MEASURED[scheme],
     )
+    MEASURED[scheme] += new
+    return len(new)
 
 
 def look(page: Page, width: int, options: dict, context: str | None = None) -> list[tuple]:
@@ -394,11 +409,10 @@ def test_axe_finds_no_violation(opened, scheme):
     page.emulate_media(color_scheme=scheme)
     page.wait_for_function("it => document.documentElement.dataset.theme === it", arg=scheme)
     unfold(page)
-    page.evaluate("delete window.seenKinds")
     violations = []
     for width in (DESKTOP, PHONE):
         page.set_viewport_size({"width": width, "height": 800})
-        if one_of_each_kind(page):
+        if one_of_each_kind(page, scheme):
             violations += look(page, width, {"runOnly": COLOURS}, ".of-new-kind")
         if scheme == "light":  # what has nothing to do with colours is the same in the dark
             violations += look(page, width, WITHOUT_COLOURS)

@@ -10,7 +10,6 @@ import inspect
 import re
 from typing import Any
 
-import keras
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -36,6 +35,8 @@ def arguments_of(
     returned: str | None,
 ) -> tuple[str, None] | None:
     """The signature of a class: the arguments of every layer too, and what a default is."""
+    import keras  # takes seconds, which a book without a reference need not wait for
+
     if kind != "class" or signature is None:
         return None
     if issubclass(thing, keras.layers.Layer):

@@ -27,6 +27,7 @@ CONTENT = {
     "sphinx_exercise",
     "publish.ext.languages",
     "publish.ext.signatures",
+    "publish.ext.source",
     "publish.ext.status",
 }
 OWN = ["publish.print.ebook", "publish.print.equations"]
