@@ -29,7 +29,7 @@ BIASED, UNBIASED = 1.25, 5 / 3
 [SECTION] = [
     cell.source
     for cell in read(ROOT / "book" / "today.ipynb").cells
-    if cell.source.startswith("(today-libraries)=")
+    if "(today-libraries)=" in cell.source
 ]
 
 
