@@ -101,14 +101,17 @@ class Book:
         self,
         path: str,
         *,
-        origin: str | None = None,
+        where: str = "server",
         context: BrowserContext | None = None,
         scheme: str = "light",
         width: int = DESKTOP,
     ) -> Iterator[Page]:
-        """The page at ``path``, ready to be read. When done with it, nothing may have gone wrong:
-        no request to another host or in vain, no error or warning, no exception."""
-        origin = origin or self.server.url
+        """The page at ``path``, ready to be read, on the "server" or in the "folder".
+
+        When done with it, nothing may have gone wrong: no request to another host or in vain, no
+        error or warning, no exception.
+        """
+        origin = {"server": self.server.url, "folder": self.root.as_uri() + "/"}[where]
         page = (context or self.context).new_page()
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size({"width": width, "height": 800})

@@ -240,7 +240,7 @@ def lost_images(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("path", FROM_A_FOLDER)
 def test_a_page_opens_from_a_folder(book, path):
-    with book.open(path, origin=book.root.as_uri() + "/") as page:
+    with book.open(path, where="folder") as page:
         assert not raw_mathematics(page)
         assert not lost_images(page)
 
@@ -589,7 +589,7 @@ def type_into_search(page: Page, words: str) -> list[str]:
     return [f"{Path(urlsplit(link.url).path).stem}#{link.fragment}" for link in found]
 
 
-@pytest.mark.parametrize("origin", ["folder", "server"])
+@pytest.mark.parametrize("where", ["folder", "server"])
 @pytest.mark.parametrize(
     ("start", "words", "right"),
     [
@@ -599,16 +599,15 @@ def type_into_search(page: Page, words: str) -> list[str]:
         ("zh/", "溢出", "moments#float16-out-of-range"),
     ],
 )
-def test_search_finds_sections_and_quotes_them(book, start, words, right, origin):
-    origin = book.root.as_uri() + "/" if origin == "folder" else None
-    with book.open(start + "book/index.html", origin=origin) as page:
+def test_search_finds_sections_and_quotes_them(book, start, words, right, where):
+    with book.open(start + "book/index.html", where=where) as page:
         found = type_into_search(page, words)
         assert right in found[:5]
         page.locator("#search-results li a").first.click()
         expect(page.locator("article h1")).to_be_visible()
 
 
-@pytest.mark.parametrize("origin", ["folder", "server"])
+@pytest.mark.parametrize("where", ["folder", "server"])
 @pytest.mark.parametrize(
     ("words", "right"),
     [
@@ -620,9 +619,8 @@ def test_search_finds_sections_and_quotes_them(book, start, words, right, origin
         ("158.11388", {"layer"}),
     ],
 )
-def test_search_finds_what_people_ask(book, words, right, origin):
-    origin = book.root.as_uri() + "/" if origin == "folder" else None
-    with book.open("book/index.html", origin=origin) as page:
+def test_search_finds_what_people_ask(book, words, right, where):
+    with book.open("book/index.html", where=where) as page:
         found = type_into_search(page, words)[:3]
         assert right & {place.partition("#")[0] for place in found}
 
@@ -644,12 +642,18 @@ def places(soups) -> dict[str, str]:
     return found
 
 
-def rank(page: Page, question: str, right: set[str]) -> int:
-    """At which place, from 0, the search has a right section."""
+def answers(page: Page, question: str) -> list[str]:
+    """What the search finds, best first, as page#section."""
     found = page.evaluate(
         "(it) => findSections(it).map(({ page, id }) => `${page}#${id}`)", question
     )
     assert found, question
+    return found
+
+
+def rank(page: Page, question: str, right: set[str]) -> int:
+    """At which place, from 0, the search has a right section."""
+    found = answers(page, question)
     return next((n for n, it in enumerate(found) if it in right), 999)
 
 
@@ -668,12 +672,11 @@ def test_search_answers_readers_in_their_own_words(book, soups):
     assert sum(rank < 3 for rank in ranks.values()) >= 0.9 * len(ranks), ranks
 
 
-@pytest.mark.parametrize("origin", ["folder", "server"])
-def test_search_answers_who_is_in_trouble_at_once(book, soups, origin):
+@pytest.mark.parametrize("where", ["folder", "server"])
+def test_search_answers_who_is_in_trouble_at_once(book, soups, where):
     """The right section is among the first three for each question."""
     place_of = places(soups)
-    origin = book.root.as_uri() + "/" if origin == "folder" else None
-    with book.open("search.html", origin=origin) as page:
+    with book.open("search.html", where=where) as page:
         ranks = {
             question: rank(page, question, {place_of[label] for label in labels.split()})
             for question, labels in QUESTIONS["at once"].items()
@@ -695,10 +698,7 @@ def test_search_leads_from_a_message_to_where_it_is_explained(book, soups):
                     f"book/{Path(link.url or 'wrong').stem}#{link.fragment}" for link in links
                 ]
                 for message in row.td.select("code"):
-                    found = page.evaluate(
-                        "(it) => findSections(it).map(({ page, id }) => `${page}#${id}`)",
-                        message.get_text(),
-                    )
+                    found = answers(page, message.get_text())
                     anchors = {place_of.get(it.partition("#")[2], it) for it in explained}
                     assert found[0] in {*tables, *anchors}, message.get_text()
 

@@ -2,7 +2,6 @@
 notebook, when its outputs were last compared.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -16,8 +15,7 @@ from sphinx.locale import _
 from sphinx.util.typing import ExtensionMetadata
 
 from publish.ext.search import words_of
-from publish.ext.status import last_verified, run_of
-from tools.rules import ROOT, read, toc_files
+from publish.ext.status import chapters, kept, last_verified
 from tools.runs import RECORD, RUNS
 
 HAN = "\u3400-\u9fff"
@@ -82,14 +80,8 @@ def reading_time(doctree: nodes.document) -> str:
 def look_up_runs(app: Sphinx, env: BuildEnvironment) -> list[str]:
     """Keep what is recorded of each notebook, and have the pages written again that told other."""
     before = getattr(env, "last_verified", {})
-    files = [ROOT / name for name in (RUNS, RECORD)]
-    records = [json.loads(file.read_text("utf-8")) for file in files if file.exists()]
     env.last_verified = now = {  # type: ignore[attr-defined]
-        path.relative_to(ROOT).with_suffix("").as_posix(): last_verified(
-            run_of(path, read(path), records)
-        )
-        for path in toc_files()
-        if path.suffix == ".ipynb"
+        chapter.page: last_verified(chapter.run) for chapter in chapters(kept(RUNS, RECORD))
     }
     changed = {page for page, words in now.items() if before.get(page) != words}
     return sorted(changed & env.found_docs)

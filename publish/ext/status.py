@@ -59,11 +59,16 @@ class Matrix(TypedDict):
 class Chapter(NamedTuple):
     """What the tests compare in a chapter, and its last run, if there was one."""
 
-    link: str
+    page: str
     outputs: int
     figures: int
     exempt: dict[int, str]
     run: Run | None
+
+    @property
+    def link(self) -> str:
+        """A link to the chapter, in MyST."""
+        return f"{{doc}}`/{self.page}`"
 
     def row(self) -> tuple[object, ...]:
         """The chapter's cells in the table."""
@@ -123,8 +128,8 @@ def chapters(records: Iterable[dict[str, Run]]) -> Iterator[Chapter]:
     for path in toc_files():
         if path.suffix == ".ipynb":
             notebook = read(path)
-            run = run_of(path, notebook, records)
-            yield Chapter(f"{{doc}}`/book/{path.stem}`", *counts(notebook), run)
+            page = path.relative_to(ROOT).with_suffix("").as_posix()
+            yield Chapter(page, *counts(notebook), run_of(path, notebook, records))
 
 
 def table(
@@ -194,15 +199,19 @@ def holds_on(matrix: Matrix) -> Iterator[str]:
         yield "- " + _("{difference}.").format(difference=_(difference))
 
 
+def kept(*files: Path) -> list[Any]:
+    """What each of ``files`` holds, less those that do not exist."""
+    paths = map(ROOT.joinpath, files)
+    return [json.loads(path.read_text("utf-8")) for path in paths if path.exists()]
+
+
 class MystDirective(SphinxDirective):
     """A directive that puts lines of MyST where it stands."""
 
-    def kept(self, *files: Path) -> Iterator[Any]:
-        """Yield what each of ``files`` holds, less those that do not exist."""
-        for path in map(ROOT.joinpath, files):
-            self.env.note_dependency(str(path))
-            if path.exists():
-                yield json.loads(path.read_text("utf-8"))
+    def depend_on(self, *files: Path) -> None:
+        """Have the page read again when one of ``files`` changes."""
+        for path in files:
+            self.env.note_dependency(str(ROOT / path))
 
     def parse(self, lines: Iterable[str]) -> list[nodes.Node]:
         """The nodes that ``lines`` make."""
@@ -218,16 +227,16 @@ class StatusDirective(MystDirective):
     """`{status}`: what is compared in each chapter, and the last run."""
 
     def run(self) -> list[nodes.Node]:
-        for path in toc_files():
-            self.env.note_dependency(str(path))
-        return self.parse(report(*self.kept(RUNS, RECORD)))
+        self.depend_on(RUNS, RECORD, *toc_files())
+        return self.parse(report(*kept(RUNS, RECORD)))
 
 
 class HoldsOnDirective(MystDirective):
     """`{holds-on}`: the versions that the tests ran on."""
 
     def run(self) -> list[nodes.Node]:
-        (matrix,) = self.kept(MATRIX)
+        self.depend_on(MATRIX)
+        (matrix,) = kept(MATRIX)
         return self.parse(holds_on(matrix))
 
 
