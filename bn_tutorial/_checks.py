@@ -12,6 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.floating]
 
 
+def as_array(value: ArrayLike, name: str) -> NDArray[Any]:
+    """Return ``value`` as an array, which has no place for what a masked array hides."""
+    if np.ma.is_masked(value):
+        raise TypeError(f"{name} has masked values, which would count: fill them or leave them out")
+    return np.asarray(value)
+
+
 def check_real(dtype: np.dtype[Any], name: str) -> None:
     """Raise ``TypeError`` unless ``dtype``, that of the data called ``name``, holds real numbers.
 
@@ -34,7 +41,7 @@ def float_dtypes(dtype: np.dtype[Any], name: str) -> tuple[np.dtype[Any], np.dty
 
 def as_float(value: ArrayLike, name: str) -> tuple[Array, np.dtype[Any]]:
     """Return ``value`` in the dtype to compute in, and the dtype to return results in."""
-    array = np.asarray(value)
+    array = as_array(value, name)
     working, result = float_dtypes(array.dtype, name)
     return array.astype(working, copy=False), result
 

@@ -2,7 +2,7 @@
 
 All functions take arrays of real numbers of any shape and work elementwise. Half and single
 precision are computed in float64 and returned in the dtype that came in; integers become float64.
-``TypeError`` is raised for data that are not real numbers.
+``TypeError`` is raised for data that are not real numbers, or masked.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import Array, as_float
+from ._checks import Array, as_float, check_real
 
 __all__ = [
     "normal_mean",
@@ -147,6 +147,8 @@ def normal_mean(
 
     Raises
     ------
+    TypeError
+        For a function whose values are not real.
     ValueError
         For another mean or deviation, and where the bound on the error cannot be met: for a
         function that is infinite or NaN somewhere, that is noise, or whose values beyond 12
@@ -203,6 +205,7 @@ def _integrate(
     """Integrals of ``integrand`` and of its absolute value over panels, by Lobatto's rule."""
     half = (right - left)[:, np.newaxis] / 2
     values = integrand(left[:, np.newaxis] + half * (1 + NODES)) * half
+    check_real(values.dtype, "what function returns")
     if not np.isfinite(values).all():
         raise ValueError("function is infinite or NaN within 12 deviations of the mean")
     return values @ NODE_WEIGHTS, np.abs(values) @ NODE_WEIGHTS

@@ -18,11 +18,11 @@ Conventions that all functions share:
 - Whatever the dtype of ``x``, the computation runs in float64 and is rounded once, to the dtype
   of ``x`` (float64 for integers). Statistics stay in float64: a variance of float16 data need
   not fit into float16.
-- ``TypeError`` is raised for data that are not real numbers; ``ValueError`` for an empty batch,
-  an axis out of range, parameters that do not have one value per channel, ``epsilon`` ≤ 0 or a
-  negative variance.
-- NaN and infinity spoil their channel, and no other one. So do float64 values beyond some 10¹⁵⁴,
-  whose squares overflow.
+- ``TypeError`` is raised for data that are not real numbers, or masked; ``ValueError`` for an
+  empty batch, an axis out of range, parameters that do not have one value per channel,
+  ``epsilon`` ≤ 0 or a negative variance.
+- NaN and infinity spoil their channel, and no other one. So do float64 values beyond some 10¹⁵⁴:
+  their squares overflow, of which NumPy warns, and with an infinite variance ``y`` is ``beta``.
 - An empty batch has no statistics. TensorFlow's fused kernel returns an empty output for it, with
   NaN for mean and variance, which moving averages would keep for good; here it is an error.
   Inference mode, which needs none, takes empty batches.

@@ -17,7 +17,8 @@ through blocks that fit into a processor's cache, some channels at a time:
 2. With the statistics of these channels complete, each block is read again, normalized in the
    buffer, and rounded once, into its place in the output.
 
-Conventions and errors are those of `bn_tutorial.batch_norm`. On some ten thousand values or
+Conventions and errors are those of `bn_tutorial.batch_norm`, but where squares overflow the channel
+becomes NaN. On some ten thousand values or
 fewer, which fit into the cache anyway, the textbook function is faster.
 """
 
@@ -32,6 +33,7 @@ from numpy.typing import ArrayLike
 
 from ._checks import (
     Array,
+    as_array,
     channel_axis,
     channel_values,
     check_epsilon,
@@ -112,7 +114,7 @@ def batch_norm_forward(
     (array([3.]), array([4.667]))
     """
     check_epsilon(epsilon)
-    x = np.asarray(x)
+    x = as_array(x, "x")
     working, dtype = float_dtypes(x.dtype, "x")
     axis = channel_axis(x, axis)
     gamma = channel_values(gamma, "gamma", x, axis)

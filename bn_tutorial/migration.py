@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._checks import Array, check_decay, check_epsilon, check_variance
+from ._checks import Array, as_array, check_decay, check_epsilon, check_variance
 
 __all__ = ["BatchNormWeights", "from_tf1_checkpoint", "from_torch", "to_torch"]
 
@@ -374,6 +374,8 @@ def to_torch(
     ------
     ValueError
         For a ``values_per_step`` below 2, or one for a variance that is unbiased already.
+    TypeError
+        For anything but `BatchNormWeights`, such as the layer itself.
 
     Examples
     --------
@@ -387,6 +389,11 @@ def to_torch(
     >>> arguments
     {'num_features': 1, 'eps': 0.001, 'momentum': 0.01, 'affine': True}
     """
+    if not isinstance(norm, BatchNormWeights):
+        raise TypeError(
+            "expected BatchNormWeights, which can be made of the weights of a layer, "
+            f"got {type(norm).__name__}"
+        )
     variance = norm.moving_variance.copy()
     if values_per_step is not None:
         if norm.unbiased:
@@ -596,7 +603,7 @@ def _as_floats(value: Any, name: str) -> Array:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
-    array = np.array(value)
+    array = np.array(as_array(value, name))
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if array.dtype.kind != "f":

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._checks import Array, check_decay
+from ._checks import Array, as_array, check_decay
 
 __all__ = ["ExponentialMovingAverage", "half_life", "weights", "window"]
 
@@ -283,7 +283,7 @@ def _as_average(value: ArrayLike, name: str) -> Array:
     first = value
     while isinstance(first, list | tuple) and len(first):
         first = first[0]
-    array = np.asarray(value)
+    array = as_array(value, repr(name))
     # The first number of a list decides, and Python's own are float32.
     if isinstance(first, np.generic) or not isinstance(first, float | int | list | tuple):
         dtype = np.asarray(first).dtype

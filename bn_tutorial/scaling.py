@@ -19,7 +19,7 @@ these conventions:
   and ``MaxAbsScaler`` take a range or maximum below 10 ε for that of a constant, whatever the
   feature's size.
 - Integers become float64; floats keep their dtype and are computed in float64 at least.
-- ``TypeError`` is raised for data that are not real numbers; ``ValueError`` for an empty
+- ``TypeError`` is raised for data that are not real numbers, or masked; ``ValueError`` for an empty
   reference, NaN or infinity (one would spread to every example), an axis out of range, a
   ``reference`` that does not have the features of ``x``, or a result too large for its dtype.
 """

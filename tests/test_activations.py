@@ -117,6 +117,14 @@ def test_data_must_be_real_numbers(function, z):
         function(z)
 
 
+@pytest.mark.parametrize("function", [*FUNCTIONS, saturated_share])
+def test_masked_data_are_refused_and_a_mask_of_nothing_is_not(function):
+    z = np.ma.masked_greater([0.5, 2.0], 1)
+    with pytest.raises(TypeError, match="z has masked values, which would count"):
+        function(z)
+    np.testing.assert_array_equal(function(z[:1]), function([0.5]))
+
+
 # Means over a normal distribution
 
 
@@ -251,6 +259,13 @@ def noise(z):
 def test_a_function_without_an_error_bound_raises(function, message):
     with pytest.raises(ValueError, match=message):
         normal_mean(function)
+
+
+def test_a_function_with_complex_values_raises():
+    with pytest.raises(
+        TypeError, match=r"what function returns must hold .*, got dtype complex128"
+    ):
+        normal_mean(lambda z: np.exp(1j * z))
 
 
 def test_what_is_just_small_enough_at_12_deviations_is_integrated():

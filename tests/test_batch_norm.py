@@ -370,6 +370,12 @@ ONES = np.ones(3)
         (X * 1j, -1, TypeError, "got dtype complex128"),
         (X > 0, -1, TypeError, "got dtype bool"),
         (X.astype(object), -1, TypeError, "got dtype object"),
+        (
+            np.ma.masked_array(X, X == X[0, 0]),
+            -1,
+            TypeError,
+            "x has masked values, which would count",
+        ),
         (1.0, -1, ValueError, r"a batch axis and a channel axis, got shape \(\)"),
         (ONES, -1, ValueError, r"a batch axis and a channel axis, got shape \(3,\)"),
         (X, 2, ValueError, r"axis must lie in \[-2, 1\] for x of shape \(4, 3\), got 2"),
@@ -386,6 +392,18 @@ def test_an_empty_batch_has_no_moments(shape):
     for call in (moments, forward):
         with pytest.raises(ValueError, match=r"an empty batch has no mean: x has shape \(.*0, 3\)"):
             call(np.ones(shape))
+
+
+def test_squares_that_overflow_spoil_their_channel_alone():
+    x = np.array([[1e200, 1.0], [-1e200, 3.0]])
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        y, cache = batch_norm_forward(x, [2, 2], [5, 0])
+    with np.errstate(all="ignore"):
+        fast, _, _ = fast_forward(x, [2, 2], [5, 0])
+    expected, _ = batch_norm_forward(x[:, 1:], [2], [0])
+    assert cache.variance[0] == np.inf
+    np.testing.assert_array_equal(y, np.hstack([np.full((2, 1), 5), expected]))
+    np.testing.assert_allclose(fast, np.hstack([np.full((2, 1), np.nan), expected]), rtol=1e-15)
 
 
 def test_the_fused_kernel_returns_nan_for_an_empty_batch():

@@ -287,6 +287,8 @@ def test_an_unfit_out_is_refused(out, error, message):
         (np.ones((4, 3), complex), {}),
         (np.ones((4, 3), bool), {}),
         ([["a", "b", "c"]], {}),
+        (np.ma.masked_equal([[1.0, 2.0, 3.0]] * 2, 2), {}),
+        (np.ones((4, 3)), {"gamma": np.ma.masked_equal([1.0, 2.0, 3.0], 2)}),
     ],
 )
 def test_errors_are_the_textbooks(x, kwargs):

@@ -829,18 +829,32 @@ def test_half_precision_keeps_the_digits_of_large_inputs():
         # γ, β, mean, variance; the kernel and what comes out are near 1
         ("mixed_float16", [3e4, 0, 3, 0.999]),  # 3·10⁴·x overflows before its shift is subtracted
         ("mixed_float16", [1e-8, 0, 0, 1]),  # below the smallest float16
+        ("float32", [3e38, 0, 0, 1e-4]),
+    ],
+)
+def test_weights_that_would_leave_the_range(dtype, weights):
+    assert "would leave the range" in not_folded_with(dtype, weights)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "weights"),
+    [
         ("float32", [1e39, 0, 0, 1]),
         ("float32", [1, 0, np.nan, 1]),
         ("float64", [1, 0, 0, -1]),  # a square root of a negative number
         ("float64", [np.inf, 0, 0, 1]),
     ],
 )
-def test_weights_that_would_leave_the_range(dtype, weights):
+def test_weights_that_are_no_affine_map(dtype, weights):
+    assert "its scale or shift is not a finite number" in not_folded_with(dtype, weights)
+
+
+def not_folded_with(dtype, weights):
+    """Why a batch normalization with these weights is not folded into a Dense."""
     model = sequential((1,), L.Dense(1, dtype=dtype), norm(dtype=dtype))
     with np.errstate(all="ignore"):
         model.layers[1].set_weights([np.array([value]) for value in weights])
-    folded = fold_batch_norm(model)
-    assert "would leave the range" in folded.not_folded["norm"]
+    return fold_batch_norm(model).not_folded["norm"]
 
 
 # What is left, and why

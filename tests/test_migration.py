@@ -448,6 +448,12 @@ def test_only_a_biased_variance_is_made_unbiased():
         to_torch(norm, values_per_step=6)
 
 
+def test_a_layer_is_no_weights():
+    for layer in (keras.layers.BatchNormalization(), {}):
+        with pytest.raises(TypeError, match=f"expected BatchNormWeights, .*{type(layer).__name__}"):
+            to_torch(layer)
+
+
 class Tensor:
     """As far as the package knows a tensor of PyTorch: NumPy gets it in steps alone."""
 

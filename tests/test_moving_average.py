@@ -210,6 +210,13 @@ def test_what_tensorflow_does_not_average_raises(value):
             call({"x": value})
 
 
+def test_masked_values_are_not_averaged():
+    ema = ExponentialMovingAverage(0.9)
+    for call in ema.initialize, ema.apply:
+        with pytest.raises(TypeError, match="'x' has masked values"):
+            call({"x": np.ma.masked_less([1.0, 2.0], 2)})
+
+
 def test_bfloat16_counts_its_updates_as_tensorflow_does():
     machine = tensorflow_average("bfloat16", "tensor", True, False)
     values = np.ones((300, 2), bfloat16)

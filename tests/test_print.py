@@ -421,22 +421,6 @@ def test_the_fonts_are_the_projects_own(pdf):
     assert families == {"STIXGeneral", "DejaVuSans", "DejaVuSansMono", "NotoSerifCJKsc", "MathJax"}
 
 
-def test_the_fonts_of_the_machine_change_nothing(pdf, folder, tmp_path, monkeypatch):
-    """Printed again, as on a machine without a font."""
-    (tmp_path / "none.conf").write_text("<fontconfig/>")
-    monkeypatch.setenv("FONTCONFIG_FILE", str(tmp_path / "none.conf"))
-    (first,) = folder.glob("pdf/*.pdf")
-    with browser_with(first.with_name("fonts.conf")) as browser:
-        page = open_page(browser, first.with_name("book.html"))
-        number_contents(page, first)
-        print_page(page, tmp_path / "again.pdf")
-    again = PdfReader(tmp_path / "again.pdf")
-    assert fonts_of(again).keys() == fonts_of(pdf).keys()
-    assert len(again.pages) == len(pdf.pages)
-    for one, other in zip(again.pages, pdf.pages, strict=True):
-        assert one.get_contents().get_data() == other.get_contents().get_data()
-
-
 def test_the_fonts_have_every_character(pdf, folder, documents):
     """What is missing? Where it is Chinese, publish/print/fonts/subset.py brings it."""
     matplotlib = Path(get_data_path(), "fonts", "ttf")
@@ -557,12 +541,17 @@ def test_the_chinese_epub_is_chinese(chinese):
     assert not [left for it in page.iter(f"{X}p") for left in english_left(words(it))]
 
 
-def test_the_chinese_pdf_is_chinese(chinese):
-    found = list(chinese.glob("pdf/*-zh.pdf"))
+def chinese_pdf(folder: Path) -> Path:
+    """The PDF of the small book, where this machine can print it."""
+    found = list(folder.glob("pdf/*-zh.pdf"))
     if not found and os.environ.get("BROWSER_TESTS") != "required":
         pytest.skip("there is no Chromium on the PATH")
     (path,) = found
-    pdf = PdfReader(path)
+    return path
+
+
+def test_the_chinese_pdf_is_chinese(chinese):
+    pdf = PdfReader(chinese_pdf(chinese))
     assert pdf.trailer["/Root"]["/Lang"] == "zh-CN"
     assert pdf.metadata.title == translations(FRAME)[TITLE]
     assert pdf.metadata.author == translations(FRAME)[f"The authors of {TITLE}"]
@@ -574,6 +563,22 @@ def test_the_chinese_pdf_is_chinese(chinese):
     fonts = {re.split("[-_]", name)[0] for name in fonts_of(pdf)}
     assert "NotoSerifCJKsc" in fonts
     assert fonts <= {"STIXGeneral", "DejaVuSans", "DejaVuSansMono", "NotoSerifCJKsc", "MathJax"}
+
+
+def test_the_fonts_of_the_machine_change_nothing(chinese, tmp_path, monkeypatch):
+    """Printed again, as on a machine without a font."""
+    printed = chinese_pdf(chinese)
+    (tmp_path / "none.conf").write_text("<fontconfig/>")
+    monkeypatch.setenv("FONTCONFIG_FILE", str(tmp_path / "none.conf"))
+    with browser_with(printed.with_name("fonts.conf")) as browser:
+        page = open_page(browser, printed.with_name("book.html"))
+        number_contents(page, printed)
+        print_page(page, tmp_path / "again.pdf")
+    pdf, again = PdfReader(printed), PdfReader(tmp_path / "again.pdf")
+    assert fonts_of(again).keys() == fonts_of(pdf).keys()
+    assert len(again.pages) == len(pdf.pages)
+    for one, other in zip(again.pages, pdf.pages, strict=True):
+        assert one.get_contents().get_data() == other.get_contents().get_data()
 
 
 def test_the_chinese_font_has_every_character():

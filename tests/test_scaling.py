@@ -298,6 +298,7 @@ def test_the_input_is_left_alone(scale):
         ([1j], {}, TypeError, "got dtype complex128"),
         ([True], {}, TypeError, "got dtype bool"),
         ([None, 1.0], {}, TypeError, "got dtype object"),
+        (np.ma.masked_less([1.0, 2.0], 2), {}, TypeError, "x has masked values"),
         ([1.0], {"reference": ["a"]}, TypeError, "reference must hold integers or floats"),
         ([], {}, ValueError, r"at least one example, got shape \(0,\)"),
         (np.empty((0, 3)), {}, ValueError, r"at least one example, got shape \(0, 3\)"),

@@ -60,6 +60,10 @@ class Finding:
     evidence: Mapping[str, float] = field(default_factory=dict)
     remedy: str = ""
 
+    def __post_init__(self) -> None:
+        if self.severity not in SEVERITIES:
+            raise ValueError(f"severity must be one of {SEVERITIES}, got {self.severity!r}")
+
     @property
     def chapter(self) -> str:
         """Return the label of the section of the book that explains it."""

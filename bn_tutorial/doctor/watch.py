@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from typing import Any
 
@@ -64,6 +65,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(self, every: int = 100) -> None:
         super().__init__()
+        every = operator.index(every)
         if every < 1:
             raise ValueError(f"every must be 1 or more, got {every}")
         self.every = every

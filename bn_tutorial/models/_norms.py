@@ -59,6 +59,11 @@ def why_not_affine(node: Any) -> str | None:
         return (
             "it keeps masks from the layers after it; it would fold if supports_masking were True"
         )
+    if not np.isfinite(affine_map(norm)).all():
+        return (
+            "its scale or shift is not a finite number: a weight of it is not, or its moving "
+            "variance is below -epsilon"
+        )
     return None
 
 

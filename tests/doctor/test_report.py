@@ -49,6 +49,11 @@ def test_text():
     assert str(EMPTY) == "nothing found: 1 batch normalization, 3 batches, 96 examples"
 
 
+def test_a_severity_is_one_of_three():
+    with pytest.raises(ValueError, match=r"severity must be one of .*'error'.*, got 'fatal'"):
+        Finding("useless-bias", "fatal", "norm", "a bias before it")
+
+
 def test_long_messages_are_broken():
     long = Finding("small-batch", "warning", "norm", "word " * 60, {}, "other " * 40)
     lines = str(Report((long,), (), 8, 250)).splitlines()

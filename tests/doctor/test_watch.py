@@ -189,3 +189,9 @@ def test_data_of_unknown_length():
 def test_every_is_a_number_of_steps(every):
     with pytest.raises(ValueError, match=f"every must be 1 or more, got {every}"):
         Watch(every)
+
+
+@pytest.mark.parametrize("every", [np.nan, 2.5, "2"])
+def test_every_is_an_integer(every):
+    with pytest.raises(TypeError, match="integer"):
+        Watch(every)

@@ -198,4 +198,5 @@ def test_a_relu_behind_the_kernel_changes_nothing(mode):
 
     function = run if mode == "eager" else tf.function(run, jit_compile=mode == "jit")
     expected = np.maximum((x.astype("float64") - 0.5) / np.sqrt(1.001), 0)
-    np.testing.assert_allclose(function(x), expected, rtol=0, atol=1e-6)
+    # Values of up to 9 are rounded twice, and by some processors otherwise than by others.
+    np.testing.assert_allclose(function(x), expected, rtol=2**-22, atol=1e-6)
