@@ -262,9 +262,7 @@ def test_a_function_without_an_error_bound_raises(function, message):
 
 
 def test_a_function_with_complex_values_raises():
-    with pytest.raises(
-        TypeError, match=r"what function returns must hold .*, got dtype complex128"
-    ):
+    with pytest.raises(TypeError, match=r"what function returns must .*complex128"):
         normal_mean(lambda z: np.exp(1j * z))
 
 

@@ -371,10 +371,10 @@ ONES = np.ones(3)
         (X > 0, -1, TypeError, "got dtype bool"),
         (X.astype(object), -1, TypeError, "got dtype object"),
         (
-            np.ma.masked_array(X, X == X[0, 0]),
+            np.ma.masked_array(X, X[0, 0] == X),
             -1,
             TypeError,
-            "x has masked values, which would count",
+            "x has masked values",
         ),
         (1.0, -1, ValueError, r"a batch axis and a channel axis, got shape \(\)"),
         (ONES, -1, ValueError, r"a batch axis and a channel axis, got shape \(3,\)"),
