@@ -39,7 +39,7 @@ FAMILIES = {
     "EfficientNetV2B0": Family(59, 0),
     "NASNetMobile": Family(188, 4),
     "DenseNet121": Family(59, 62, fast=True),
-    "ResNet50": Family(53, 0, fast=True),
+    "ResNet50": Family(53, 0),
     "ResNet50V2": Family(32, 17),
     "InceptionV3": Family(94, 0, size=75),
     "InceptionResNetV2": Family(204, 0, size=75),

@@ -3,7 +3,8 @@
 import itertools
 import json
 import re
-from functools import partial
+from copy import deepcopy
+from functools import cache, partial
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -44,6 +45,12 @@ PAGES = {"why": "fig-unit", "moving_averages": "fig-ema-live", "algorithm": "fig
 PAGES["wrong"] = "fig-wrong-lag"
 
 
+@cache
+def spec_of(chart):
+    """A chart as JSON, which takes Altair ten times as long to make as it takes to draw."""
+    return chart().to_dict()
+
+
 def settings_of(bind):
     """The first and the last setting of a control."""
     if bind["input"] == "checkbox":
@@ -55,7 +62,7 @@ def settings_of(bind):
 
 def texts(chart, **settings):
     """The text of each named line of a chart whose sliders stand at these settings."""
-    spec = chart().to_dict()
+    spec = deepcopy(spec_of(chart))
     for name, value in settings.items():
         [param] = [param for param in spec["params"] if param["name"] == name]
         low, high = settings_of(param["bind"])
@@ -181,7 +188,7 @@ def test_the_typical_batch_has_the_stored_statistics():
 
 def preset(chart, title):
     """The numbers that a figure shows in one of its situations."""
-    [found] = [it for it in chart().usermeta["presets"] if it["title"] == title]
+    [found] = [it for it in spec_of(chart)["usermeta"]["presets"] if it["title"] == title]
     return numbers(chart, **found["settings"])
 
 
@@ -227,7 +234,7 @@ def test_presets_show_what_their_notes_say():
 
 @pytest.mark.parametrize("chart", CHARTS)
 def test_presets_and_handles_set_controls_that_there_are(chart):
-    spec = chart().to_dict()
+    spec = spec_of(chart)
     meta = spec["usermeta"]
     controls = {param["name"]: param for param in spec["params"] if "bind" in param}
     for preset in meta["presets"]:
@@ -275,7 +282,7 @@ def test_lagging_averages_show_what_the_runs_found(batch, momentum, step, recali
 def test_every_extreme_shows_numbers(chart):
     controls = {
         param["name"]: settings_of(param["bind"])
-        for param in chart().to_dict()["params"]
+        for param in spec_of(chart)["params"]
         if "bind" in param
     }
     for ends in itertools.product((0, 1), repeat=2):  # of every other control alike
@@ -286,7 +293,7 @@ def test_every_extreme_shows_numbers(chart):
 
 @pytest.mark.parametrize("chart", CHARTS)
 def test_a_control_has_a_label_and_starts_on_one_of_its_steps(chart):
-    for param in chart().to_dict()["params"]:
+    for param in spec_of(chart)["params"]:
         if bind := param.get("bind"):
             assert bind["name"]
             low, high = settings_of(bind)

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from bn_tutorial import doctor
+from bn_tutorial.doctor._rules.batches import replicas
 from bn_tutorial.doctor._sampling import Sample, gap_between
 from bn_tutorial.layers import BatchNormalization
 from bn_tutorial.models._measured import moments_of_examples
@@ -419,3 +420,17 @@ def test_what_is_no_chance_is_seen():
     deviation = 3 * np.sqrt((1 / 8 + 1 / 19) / 32)
     assert all(gap.is_real for gap in gaps(normal, seed=2, shift=8 * deviation, draws=50))
     assert sum(gap.is_real for gap in gaps(normal, seed=3, shift=2 * deviation, draws=50)) < 10
+
+
+@pytest.mark.parametrize("means", [[0, 10], [10, 4, 0], [0, 0, 0, 10]])
+def test_replicas_are_as_far_apart_as_the_two_farthest(means):
+    copies = [np.array([mean, 2 * mean, 7]) for mean in means]
+    average = SimpleNamespace(value=SimpleNamespace(values=copies))
+    norm = SimpleNamespace(
+        layer=SimpleNamespace(moving_mean=average),
+        variance=np.array([1.0, 4.0, 9.0]),
+        epsilon=0.0,
+        way="norm",
+    )
+    (finding,) = replicas(SimpleNamespace(norms=[norm]))
+    assert finding.evidence["apart"] == pytest.approx(np.sqrt((10**2 + 10**2 + 0) / 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 from math import sqrt
 from typing import Any
 
@@ -194,15 +195,15 @@ def replicas(examined: Examined) -> Iterator[Finding]:
         copies = getattr(getattr(norm.layer.moving_mean, "value", None), "values", ())
         if len(copies) < 2 or getattr(norm.layer, "synchronized", False):
             continue
-        values = np.stack([np.asarray(copy) for copy in copies])
         spread = np.sqrt(np.maximum(norm.variance, 0) + norm.epsilon)
-        apart = float(np.sqrt(np.mean(((values - values.mean(0)) / spread) ** 2)))
+        pairs = combinations([np.asarray(copy) / spread for copy in copies], 2)
+        apart = max(float(np.sqrt(np.mean((one - other) ** 2))) for one, other in pairs)
         yield Finding(
             "replicas",
             "warning",
             norm.way,
             f"each of {len(copies)} replicas normalizes by its share of the batch; their averages "
-            f"are {in_sigma(apart)} apart, and a file gets those of the first",
+            f"are up to {in_sigma(apart)} apart, and a file gets those of the first",
             {"replicas": len(copies), "apart": apart},
             "BatchNormalization(synchronized=True)",
         )
