@@ -56,6 +56,7 @@ def test_a_good_translation_has_no_fault():
     assert faults(MESSAGE, GOOD) == []
     assert faults("{term}`moments` of `x`", "`x` 的{term}`矩`") == []
     assert faults("`x`, [−1, 1]", "`x`, [−1, 1]") == []
+    assert faults("as {numref}`fig-unit` shows", "如{numref}`fig-unit` 所示") == []
     assert faults("min-max scaling", "min-max scaling") == []
 
 
@@ -84,6 +85,11 @@ def test_a_fault_is_found(right, wrong, fault):
     broken = GOOD.replace(right, wrong)
     assert broken != GOOD
     assert any(fault in found for found in faults(MESSAGE, broken))
+
+
+def test_the_number_of_a_figure_is_parted_from_the_word_after_it():
+    message = "as {numref}`fig-unit` shows"
+    assert any("a space is missing" in it for it in faults(message, "如{numref}`fig-unit`所示"))
 
 
 def test_a_message_may_not_stay_in_english():

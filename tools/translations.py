@@ -110,6 +110,8 @@ def words(text: str, *, role: str = ANY, code: str = LATIN) -> str:
             return code if is_name else named["words"]
         if part["role"] == "term":
             return part["content"]
+        if part["role"] == "numref":  # it ends with the number
+            return role + code
         return role if part["role"] in CALLED_BY_THE_PAGE else code
 
     return re.sub(r"\*+", "", MARKUP.sub(set_words, text))
