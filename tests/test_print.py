@@ -421,6 +421,22 @@ def test_the_fonts_are_the_projects_own(pdf):
     assert families == {"STIXGeneral", "DejaVuSans", "DejaVuSansMono", "NotoSerifCJKsc", "MathJax"}
 
 
+def test_the_fonts_of_the_machine_change_nothing(chinese, tmp_path, monkeypatch):
+    """Printed again, as on a machine without a font."""
+    printed = chinese_pdf(chinese)
+    (tmp_path / "none.conf").write_text("<fontconfig/>")
+    monkeypatch.setenv("FONTCONFIG_FILE", str(tmp_path / "none.conf"))
+    with browser_with(printed.with_name("fonts.conf")) as browser:
+        page = open_page(browser, printed.with_name("book.html"))
+        number_contents(page, printed)
+        print_page(page, tmp_path / "again.pdf")
+    pdf, again = PdfReader(printed), PdfReader(tmp_path / "again.pdf")
+    assert fonts_of(again).keys() == fonts_of(pdf).keys()
+    assert len(again.pages) == len(pdf.pages)
+    for one, other in zip(again.pages, pdf.pages, strict=True):
+        assert one.get_contents().get_data() == other.get_contents().get_data()
+
+
 def test_the_fonts_have_every_character(pdf, folder, documents):
     """What is missing? Where it is Chinese, publish/print/fonts/subset.py brings it."""
     matplotlib = Path(get_data_path(), "fonts", "ttf")
@@ -563,22 +579,6 @@ def test_the_chinese_pdf_is_chinese(chinese):
     fonts = {re.split("[-_]", name)[0] for name in fonts_of(pdf)}
     assert "NotoSerifCJKsc" in fonts
     assert fonts <= {"STIXGeneral", "DejaVuSans", "DejaVuSansMono", "NotoSerifCJKsc", "MathJax"}
-
-
-def test_the_fonts_of_the_machine_change_nothing(chinese, tmp_path, monkeypatch):
-    """Printed again, as on a machine without a font."""
-    printed = chinese_pdf(chinese)
-    (tmp_path / "none.conf").write_text("<fontconfig/>")
-    monkeypatch.setenv("FONTCONFIG_FILE", str(tmp_path / "none.conf"))
-    with browser_with(printed.with_name("fonts.conf")) as browser:
-        page = open_page(browser, printed.with_name("book.html"))
-        number_contents(page, printed)
-        print_page(page, tmp_path / "again.pdf")
-    pdf, again = PdfReader(printed), PdfReader(tmp_path / "again.pdf")
-    assert fonts_of(again).keys() == fonts_of(pdf).keys()
-    assert len(again.pages) == len(pdf.pages)
-    for one, other in zip(again.pages, pdf.pages, strict=True):
-        assert one.get_contents().get_data() == other.get_contents().get_data()
 
 
 def test_the_chinese_font_has_every_character():
