@@ -112,6 +112,15 @@ def test_steps_limit_what_is_taken():
     assert len(list(taken)) == 1
 
 
+def test_a_state_goes_on_from_batch_to_batch_and_is_given_back():
+    """As in Keras's ``predict`` of a recurrent layer with a state."""
+    layer, norm, x = L.GRU(2, stateful=True), L.BatchNormalization(), values(15, 4, 3, center=0)
+    model = keras.Sequential([keras.Input(batch_shape=(5, 4, 3)), layer, norm])
+    recalibrate(model, x, batch_size=5)
+    before = keras.Model(model.inputs, layer.output)
+    assert_stored(norm, moments(before.predict(x, batch_size=5, verbose=0)))
+
+
 def test_inputs_of_any_structure():
     a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
     norms = L.BatchNormalization(), L.BatchNormalization()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import random
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -96,10 +96,14 @@ def _kept(variables: Iterable[tf.Variable], layers: Iterable[Any]) -> Iterator[N
 def _note(values: Iterable[Any], contents: dict[int, tuple[Any, Any]]) -> None:
     """Copy what is in the containers and arrays among ``values``, and in those in them."""
     for value in values:
-        if isinstance(value, list | dict | set | np.ndarray) and id(value) not in contents:
-            contents[id(value)] = value, copy.copy(getattr(value, "__wrapped__", value))
-            if not isinstance(value, np.ndarray):
-                _note(list(value.values() if isinstance(value, dict) else value), contents)
+        if id(value) in contents:
+            continue
+        if isinstance(value, np.ndarray):
+            contents[id(value)] = value, value.copy()
+        elif isinstance(value, list | dict | set):
+            # Of the plain kind: Keras would track what is in a copy of one of its containers.
+            contents[id(value)] = value, _kind_of(value)(getattr(value, "__wrapped__", value))
+            _note(list(value.values() if isinstance(value, dict) else value), contents)
 
 
 def _refill(container: Any, content: Any) -> None:
@@ -113,7 +117,7 @@ def _refill(container: Any, content: Any) -> None:
         return
     if _identities(container) == _identities(content):
         return
-    kind: Any = next(kind for kind in (list, dict, set) if isinstance(container, kind))
+    kind = _kind_of(container)
     fill = "extend" if kind is list else "update"
     if hasattr(container, "tracker"):
         kind.clear(container)
@@ -121,6 +125,12 @@ def _refill(container: Any, content: Any) -> None:
     else:
         container.clear()
         getattr(container, fill)(content)
+
+
+def _kind_of(container: Any) -> Any:
+    """Return the kind of container of Python that this is one of."""
+    kinds = (list, OrderedDict, dict, set)  # an OrderedDict has an order besides its dict
+    return next(kind for kind in kinds if isinstance(container, kind))
 
 
 def _identities(container: Any) -> list[Any]:
