@@ -354,6 +354,32 @@ def test_scale_and_shift_go_along_where_they_fit():
     assert layer.beta is None
 
 
+NEW = {
+    "identity": L.Identity,
+    "activation": lambda: L.Activation("tanh"),
+    "dropout": lambda: L.Dropout(0.5),
+    "no parameters": L.UnitNormalization,
+    "several": lambda: keras.Sequential([keras.Input((4,)), L.ReLU(), L.UnitNormalization()]),
+}
+
+
+@pytest.mark.parametrize("kind", NEW)
+def test_layers_that_keras_builds_when_they_are_made(kind):
+    first, norms, x = L.Dense(4), (batch("a"), batch("b")), np.eye(4, dtype="float32")
+    old = keras.Sequential([keras.Input((4,)), first, *norms])
+    new = replace_batch_norm(old, lambda norm: NEW[kind]())
+    expected = NEW[kind]()(NEW[kind]()(first(x)))
+    np.testing.assert_allclose(new(x), expected, **CLOSE)
+    assert len(new.weights) == 2
+
+
+def test_a_new_layer_is_trainable_as_it_was_made():
+    old = keras.Sequential([keras.Input((4,)), batch("a"), batch("b")])
+    old.layers[0].trainable = False
+    new = replace_batch_norm(old, lambda norm: L.LayerNormalization(trainable=norm.name == "a"))
+    assert [layer.trainable for layer in new.layers] == [True, False]
+
+
 def test_a_compiled_model_trains_on():
     *_, model = trained(functional)
     new = replace_batch_norm(model, lambda norm: L.GroupNormalization(2, axis=norm.axis))
@@ -392,10 +418,17 @@ def with_own_call():
 
 
 REUSED = L.LayerNormalization(name="reused")
+PLAIN = L.ReLU(name="plain")
+OF_ANOTHER = L.LayerNormalization(name="of_another")
+OF_ANOTHER.build((None, 3))
 
 
 def two():
     return keras.Sequential([keras.Input((3,)), batch("a"), batch("b")])
+
+
+def with_plain():
+    return keras.Sequential([keras.Input((3,)), batch("a"), PLAIN])
 
 
 def around():
@@ -423,6 +456,9 @@ class Forgetful(L.Dense):
         (lambda: keras.Sequential([L.BatchNormalization()]), grouped, ValueError, "not built"),
         (block, lambda name: None, TypeError, "return a layer for 'batch_norm.*None"),
         (two, lambda name: REUSED, ValueError, "new layer for 'b'.* got 'reused', which is in use"),
+        (with_plain, lambda name: PLAIN, ValueError, "new layer for 'a'.* 'plain', .* in use"),
+        (two, lambda name: OF_ANOTHER, ValueError, "'of_another', which has weights already"),
+        (two, lambda name: keras.Sequential([OF_ANOTHER]), ValueError, "has weights already"),
         (
             lambda: keras.Sequential([keras.Input((3,)), Forgetful(2)]),
             grouped,

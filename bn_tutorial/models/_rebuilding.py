@@ -30,11 +30,13 @@ class Rebuilding:
         self._make = make
         self._copies: list[tuple[Any, Any]] = []  # layers, and those made anew by their settings
         self._others: list[tuple[Any, Any]] = []  # batch normalizations, and layers of other kinds
+        self._used: list[Any] = []  # layers of the model, and those that were given for it
 
     def of(self, model: Any) -> Any:
         """Return the new model."""
         batch_norms_of(model)  # raises if it is no model
-        for layer in model._flatten_layers():
+        self._used = model._flatten_layers()
+        for layer in self._used:
             if layer is model or isinstance(layer, (keras.Sequential, Functional)):
                 _check_graph(layer)
         if not model.built:
@@ -78,12 +80,15 @@ class Rebuilding:
         other = self._make(norm)
         if not isinstance(other, keras.layers.Layer):
             raise TypeError(f"cls must return a layer for {norm.name!r}, got {other!r}")
-        is_new = not other.built and all(other is not given for _, given in self._others)
-        if not is_new and other is not norm:
+        if other is norm:
+            return norm
+        is_used = any(other is used for used in self._used)
+        if is_used or other.weights:  # which may be those of another model
             raise ValueError(
                 f"cls must return a new layer for {norm.name!r}, or it itself, got {other.name!r}, "
-                "which is in use"
+                f"which {'is in use' if is_used else 'has weights already'}"
             )
+        self._used.append(other)
         return other
 
     def _call(self, operation: Any, *args: Any, **kwargs: Any) -> Any:

@@ -33,11 +33,12 @@ def replace_batch_norm(
 
     **By a function, in a new model.** Another kind of layer has other weights and is called with
     other arguments. So the function is called with each batch normalization and returns a new layer
-    for its place, or that batch normalization itself to leave it there. `keras.models.clone_model`
-    makes the model, compiled as the old one was, if it was, with a new optimizer. (A loss that is a
-    lambda it refuses, as when it loads one.) All other layers get the weights that they had, and
-    the new ones γ and β if they have such of the same shape. A new layer gets those of the
-    arguments ``training`` and ``mask`` that its ``call`` takes.
+    for its place, one without weights as yet, or that batch normalization itself to leave it there.
+    `keras.models.clone_model` makes the model, compiled as the old one was, if it was, with a new
+    optimizer. (A loss that is a lambda it refuses, as when it loads one.) All other layers get the
+    weights that they had, and the new ones γ and β if they have such of the same shape. A new layer
+    gets those of the arguments ``training`` and ``mask`` that its ``call`` takes. It is trainable
+    as the function made it, also where it takes the place of a frozen one.
 
     The weights were trained with batch statistics. With a group or layer normalization the outputs
     are others until you have trained the model further.
@@ -68,7 +69,7 @@ def replace_batch_norm(
         inside it is no Sequential or functional model that is called as Keras calls it.
     ValueError
         If a Sequential model is not built, or a layer that is made anew by its ``get_config`` has
-        other weights than it had.
+        other weights than it had; or if a function returns a layer that is in use or has weights.
 
     Examples
     --------
