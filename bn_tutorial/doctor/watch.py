@@ -22,18 +22,21 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
 
     That averages stay as they were made (``averages-never-moved``), that averages or parameters are
     not finite (``not-finite``) or a variance is negative (``negative-variance``), and that the
-    training that is left is too short for the momentum (``averages-lag``).
+    training that is left is too short for the momentum (``averages-lag``), where Keras knows how
+    many steps an epoch has (of a generator by ``steps_per_epoch`` alone). With another model it
+    begins anew.
 
     Parameters
     ----------
     every
-        How many training steps lie between two looks; the first comes after so many. An epoch's
-        end is a look as well.
+        How many training steps lie between two looks, at least; the first comes after so many.
+        (With ``steps_per_execution``, it can look after so many steps alone.) An epoch's end is a
+        look as well.
 
     Attributes
     ----------
     findings
-        What it warned of, as a list of `Finding`.
+        What it warned of, of the model that it was given last, as a list of `Finding`.
 
     Examples
     --------
@@ -70,33 +73,50 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             raise ValueError(f"every must be 1 or more, got {every}")
         self.every = every
         self.findings: list[Finding] = []
-        self._steps = 0
+        self._steps = 0  # of this training
+        self._looked = 0  # so many steps were done then
+        self._batch = -1  # the last one, counted from the start of the epoch
+
+    def set_model(self, model: Any) -> None:
+        """Take a model, of which nothing is said yet if it is another one."""
+        if model is not self.model:
+            self.findings = []
+        super().set_model(model)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Say whether there is time enough for the averages."""
-        self._steps = 0
+        """Begin to count."""
+        self._steps = self._looked = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Say before the first one whether there is time enough for the averages."""
+        self._batch = -1
         epochs, steps = (self.params or {}).get("epochs"), (self.params or {}).get("steps")
-        if not epochs or not steps:
+        if self._steps or not epochs or not steps:
             return
+        to_come = (epochs - epoch) * steps
         for way, norm in self._norms():
-            left = norm.momentum ** (epochs * steps)
+            left = norm.momentum**to_come
             if norm.trainable and 0.01 < left < 1:
                 self._warn(
                     Finding(
                         "averages-lag",
                         "warning",
                         way,
-                        f"after the {epochs * steps} steps to come, {left:.0%} of its averages "
+                        f"after the {to_come} steps to come, {left:.0%} of its averages "
                         f"will be what they are now, at a momentum of {norm.momentum:g}",
-                        {"steps": epochs * steps, "left": left},
+                        {"steps": to_come, "left": left},
                         "a smaller momentum, or models.recalibrate(model, train) at the end",
                     )
                 )
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Look, every so many steps."""
-        self._steps += 1
-        if self._steps % self.every == 0:
+        if steps := (self.params or {}).get("steps"):
+            batch = min(batch, steps - 1)  # a last execution that is shorter counts as a whole one
+        self._steps += batch - self._batch  # more than one with steps_per_execution
+        self._batch = batch
+        if self._steps - self._looked >= self.every:
+            self._looked = self._steps
             self._look()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

@@ -166,12 +166,65 @@ def test_too_few_steps_for_the_momentum(momentum, epochs, steps):
     left = momentum ** (epochs * steps)
     if left > 0.01:
         with pytest.warns(UserWarning, match=f"{left:.0%} of its averages .* {momentum:g} → "):
-            watch.on_train_begin()
+            watch.on_epoch_begin(0)
         assert [f.code for f in watch.findings] == ["averages-lag"] * 2
         assert watch.findings[0].evidence == {"steps": epochs * steps, "left": left}
     else:
-        watch.on_train_begin()
+        watch.on_epoch_begin(0)
         assert watch.findings == []
+
+
+class Counting(keras.callbacks.Callback):
+    """Notes when `Watch` looks: after so many steps by the optimizer, and by its own count."""
+
+    def __init__(self, watch):
+        super().__init__()
+        self.looks = []
+        watch._look = lambda: self.looks.append(
+            (int(self.model.optimizer.iterations), watch._steps)
+        )
+
+
+@pytest.mark.parametrize(
+    ("every", "together", "looks"),
+    [
+        (1, 1, [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]),
+        (3, 1, [3, 4, 6, 8]),
+        (1, 3, [3, 4, 4, 7, 8, 8]),  # 4 steps an epoch, as 3 and 1
+        (5, 3, [4, 7, 8]),
+        (5, 2, [4, 6, 8]),
+    ],
+)
+@pytest.mark.parametrize("epoch", [0, 7])
+def test_steps_are_those_of_the_optimizer(every, together, looks, epoch):
+    """Also where several are done in one call; what was done before does not count."""
+    model, watch = two_norms(momentum=0.5), Watch(every)
+    counting = Counting(watch)
+    compiled(model, steps_per_execution=together, run_eagerly=False, jit_compile=False)
+    given = {"batch_size": 16, "verbose": 0, "callbacks": [watch, counting]}
+    model.fit(X, X, epochs=epoch + 2, initial_epoch=epoch, **given)
+    assert counting.looks == [(count, count) for count in looks]
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_a_training_that_goes_on_has_fewer_steps_to_come(together):
+    """They are counted by the optimizer: 4 for each of 2 epochs."""
+    model, watch = two_norms(momentum=0.8), Watch()
+    compiled(model, steps_per_execution=together, run_eagerly=False, jit_compile=False)
+    expected = [("averages-lag", way) for way in ("first", "block/norm")]
+    assert fit(model, watch, epochs=102, initial_epoch=100) == expected
+    steps = int(model.optimizer.iterations)
+    assert watch.findings[0].evidence == {"steps": steps, "left": 0.8**steps}
+
+
+def test_another_model_of_the_same_names():
+    watch = Watch()
+    expected = [("averages-never-moved", way) for way in ("first", "block/norm")]
+    for _ in range(2):
+        model = two_norms(momentum=1.0)
+        assert fit(model, watch) == expected
+        assert fit(model, watch) == []
+        assert [(f.code, f.layer) for f in watch.findings] == expected
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
