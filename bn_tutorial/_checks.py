@@ -86,17 +86,25 @@ def check_variance(variance: Array) -> Array:
     return variance
 
 
+def check_number(value: float, name: str) -> float:
+    """Return ``value``, one real number."""
+    array = as_array(value, name)
+    if array.ndim or array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return value
+
+
 def check_epsilon(epsilon: float) -> float:
     """Return ``epsilon``, a finite number above zero."""
-    if not 0 < epsilon < np.inf:
+    if not 0 < check_number(epsilon, "epsilon") < np.inf:
         raise ValueError(f"epsilon must be a finite number above 0, such as 1e-3, got {epsilon!r}")
     return epsilon
 
 
-def check_decay(decay: float) -> float:
+def check_decay(decay: float, name: str = "decay") -> float:
     """Return ``decay``, a number from 0 (remember nothing) to 1 (learn nothing)."""
-    if not 0 <= decay <= 1:
-        raise ValueError(f"decay must lie in [0, 1], such as 0.99, got {decay!r}")
+    if not 0 <= check_number(decay, name) <= 1:
+        raise ValueError(f"{name} must lie in [0, 1], such as 0.99, got {decay!r}")
     return decay
 
 

@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._checks import Array, as_array, check_decay, check_epsilon, check_variance
+from ._checks import Array, as_array, check_decay, check_epsilon, check_number, check_variance
 
 __all__ = ["BatchNormWeights", "from_tf1_checkpoint", "from_torch", "to_torch"]
 
@@ -55,7 +55,8 @@ class BatchNormWeights:
     ``BatchNormWeights(*layer.get_weights(), epsilon=layer.epsilon, momentum=layer.momentum)``.
 
     The arrays are copies of those that came, of their dtype. bfloat16, of which NumPy itself knows
-    nothing, becomes float32, which holds each of its values.
+    nothing, becomes float32, which holds each of its values. What is not finite is taken as it is:
+    a file may hold it, and it can be looked for here.
 
     Raises
     ------
@@ -63,7 +64,8 @@ class BatchNormWeights:
         For arrays that are not all of one shape (channels,), a negative variance, an epsilon that
         is not above 0, or a momentum outside [0, 1].
     TypeError
-        For arrays that do not hold floats. (Integers may be quantized: their scale is not known.)
+        For arrays that do not hold floats (integers may be quantized: their scale is not known), or
+        an epsilon or a momentum that is no number.
 
     Examples
     --------
@@ -116,7 +118,7 @@ class BatchNormWeights:
             object.__setattr__(self, name, array)
         check_variance(self.moving_variance)
         object.__setattr__(self, "epsilon", float(check_epsilon(self.epsilon)))
-        object.__setattr__(self, "momentum", float(check_decay(self.momentum)))
+        object.__setattr__(self, "momentum", float(check_decay(self.momentum, "momentum")))
 
     @property
     def weights(self) -> list[Array]:
@@ -273,7 +275,8 @@ def from_torch(
     Parameters
     ----------
     state_dict
-        Names to tensors of PyTorch, on any device and also of bfloat16, or to arrays.
+        Names to tensors of PyTorch, on any device and also of bfloat16, or to arrays. What is None
+        is not there.
     prefix
         The name of the module, or of one around it and no other batch normalization. A module of
         exactly this name is taken, whatever lies deeper. ``""`` is the whole ``state_dict``.
@@ -303,8 +306,8 @@ def from_torch(
         what `BatchNormWeights` raises, or for a momentum outside [0, 1] or None, the cumulative
         average, which Keras does not have, or a ``values_per_step`` below 2.
     TypeError
-        For tensors that do not hold floats, or a ``state_dict`` that is no mapping, such as the
-        module itself.
+        For tensors that do not hold floats, or a ``state_dict`` that does not map names, such as
+        the module itself; or an ``eps`` or a momentum that is no number.
 
     Examples
     --------
@@ -326,6 +329,9 @@ def from_torch(
     """
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"expected a state_dict, names to tensors, got {type(state_dict)}")
+    if others := [name for name in state_dict if not isinstance(name, str)]:
+        raise TypeError(f"expected a state_dict, names to tensors, got {others[0]!r} for a name")
+    state_dict = {name: value for name, value in state_dict.items() if value is not None}
     layers = _layers(state_dict, _TORCH)
     owner = _choose(layers, prefix, state_dict, _TORCH)
     names = _names(layers[owner], owner, _TORCH)
@@ -373,7 +379,8 @@ def to_torch(
     Raises
     ------
     ValueError
-        For a ``values_per_step`` below 2, or one for a variance that is unbiased already.
+        For a ``values_per_step`` below 2, or one for a variance that is unbiased already, or that
+        would be too large for its dtype.
     TypeError
         For anything but `BatchNormWeights`, such as the layer itself.
 
@@ -398,7 +405,10 @@ def to_torch(
     if values_per_step is not None:
         if norm.unbiased:
             raise ValueError("values_per_step is for a biased variance, and this one is unbiased")
-        variance /= _bias(values_per_step)
+        with np.errstate(over="ignore"):
+            variance /= _bias(values_per_step)
+        if (np.isinf(variance) > np.isinf(norm.moving_variance)).any():
+            raise ValueError(f"the unbiased variance would not be finite in {variance.dtype}")
     affine = norm.gamma is not None or norm.beta is not None
     arrays = {}
     if affine:
@@ -593,7 +603,7 @@ def _one_minus(momentum: float) -> float:
             "momentum=None, PyTorch's cumulative average, has no counterpart in Keras: pass the "
             "weight of the new value for further training, such as 0.1"
         )
-    if not 0 <= momentum <= 1:
+    if not 0 <= check_number(momentum, "momentum") <= 1:
         raise ValueError(f"momentum must lie in [0, 1], such as 0.1, got {momentum!r}")
     return float(1 - Decimal(repr(float(momentum))))
 

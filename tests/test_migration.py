@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -311,13 +312,29 @@ def test_what_else_is_in_the_scope_does_not_matter():
     ("settings", "message"),
     [
         ({"epsilon": 0.0}, "epsilon must be"),
-        ({"momentum": 1.5}, r"in \[0, 1\]"),
+        ({"momentum": 1.5}, r"momentum must lie in \[0, 1\], such as 0.99, got 1.5"),
         ({"values_per_step": 1}, "values_per_step must be 2 or more, got 1"),
     ],
 )
 def test_settings_that_cannot_be_raise(settings, message):
     with pytest.raises(ValueError, match=message):
         from_tf1_checkpoint(reader(), "bn", **settings)
+
+
+@pytest.mark.parametrize("value", ["0.5", None, True, np.array([0.5])])
+@pytest.mark.parametrize("name", ["epsilon", "momentum"])
+def test_settings_that_are_no_numbers_raise(name, value):
+    settings = {"epsilon": 1e-3, "momentum": 0.9, name: value}
+    with pytest.raises(TypeError, match=f"{name} must be a number, got {re.escape(repr(value))}"):
+        BatchNormWeights(None, None, THREE, THREE, **settings)
+
+
+def test_what_is_not_finite_is_taken():
+    """As a checkpoint of a training that failed has it."""
+    bad = np.array([np.nan, np.inf, 1], "float32")
+    norm = from_tf1_checkpoint(reader(bn__moving_variance=bad, bn__gamma=bad), "bn")
+    for values in (norm.gamma, norm.moving_variance):
+        np.testing.assert_array_equal(values, bad)
 
 
 def test_a_biased_variance_is_not_made_biased_again(save, x):
@@ -448,6 +465,20 @@ def test_only_a_biased_variance_is_made_unbiased():
         to_torch(norm, values_per_step=6)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_an_unbiased_variance_that_its_dtype_cannot_hold_raises(dtype):
+    largest, settings = np.finfo(dtype).max, {"epsilon": 1e-3, "momentum": 0.9}
+    for value in (largest, largest / 4, np.inf):
+        variance = np.array([1, value], dtype)
+        norm = BatchNormWeights(None, None, np.zeros(2, dtype), variance, **settings)
+        if value == largest:
+            with pytest.raises(ValueError, match=f"variance would not be finite in {dtype}"):
+                to_torch(norm, values_per_step=2)
+        else:
+            written, _ = to_torch(norm, values_per_step=2)
+            np.testing.assert_array_equal(written["running_var"], 2 * variance)
+
+
 def test_a_layer_is_no_weights():
     for layer in (keras.layers.BatchNormalization(), {}):
         with pytest.raises(TypeError, match=f"expected BatchNormWeights, .*{type(layer).__name__}"):
@@ -517,9 +548,12 @@ def test_real_tensors():
         ("within", {"1.running_mean": None}, "has no running_mean"),
     ],
 )
-def test_what_is_no_module_raises(name, change, message):
+@pytest.mark.parametrize("left_out", [True, False])
+def test_what_is_no_module_raises(name, change, message, left_out):
+    """What is None is as what is not there."""
     state_dict = state_dict_of(RECORDED["modules"][name]) | change
-    state_dict = {key: value for key, value in state_dict.items() if value is not None}
+    if left_out:
+        state_dict = {key: value for key, value in state_dict.items() if value is not None}
     with pytest.raises(ValueError, match=message):
         from_torch(state_dict)
 
@@ -527,6 +561,10 @@ def test_what_is_no_module_raises(name, change, message):
 def test_what_is_no_state_dict_raises():
     with pytest.raises(TypeError, match=r"expected a state_dict, names to tensors, got .*Tensor"):
         from_torch(Tensor(THREE, "torch.float32"))
+    with pytest.raises(TypeError, match="expected a state_dict, names to tensors, got 0 for a na"):
+        from_torch({0: THREE})
+    with pytest.raises(TypeError, match=r"momentum must be a number, got '0\.1'"):
+        from_torch({"running_mean": THREE, "running_var": THREE}, momentum="0.1")
     integers = state_dict_of(RECORDED["modules"]["defaults"]) | {"weight": np.ones(3, "int8")}
     with pytest.raises(TypeError, match="gamma must hold floats, got dtype int8"):
         from_torch(integers)

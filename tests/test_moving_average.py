@@ -1,6 +1,7 @@
 """The NumPy average against tf.train.ExponentialMovingAverage, number for number."""
 
 import functools
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -246,6 +247,15 @@ def test_no_caller_can_reach_into_the_averages():
 def test_a_decay_outside_0_to_1_raises(call, decay):
     with pytest.raises(ValueError, match=rf"decay must lie in \[0, 1\].*, got {decay!r}"):
         call(decay)
+
+
+@pytest.mark.parametrize("decay", [None, "0.9", True, [0.9], np.array([0.1, 0.9])])
+def test_a_decay_that_is_no_number_raises(decay):
+    for call in (ExponentialMovingAverage, half_life):
+        with pytest.raises(
+            TypeError, match=f"decay must be a number, got {re.escape(repr(decay))}"
+        ):
+            call(decay)
 
 
 def test_the_decay_is_fixed():
