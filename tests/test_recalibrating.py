@@ -712,7 +712,9 @@ def test_bad_data(data, error, words):
     assert_stored(norm, [np.zeros(3), np.ones(3)])
 
 
-@pytest.mark.parametrize("given", [{"steps": 0}, {"steps": 1.5}, {"batch_size": -1}])
+@pytest.mark.parametrize(
+    "given", [{"steps": 0}, {"steps": 1.5}, {"steps": True}, {"batch_size": -1}]
+)
 def test_bad_numbers(given):
     [(name, value)] = given.items()
     with pytest.raises(

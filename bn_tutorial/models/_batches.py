@@ -31,7 +31,8 @@ def batches_of(
     may be smaller. ``shuffled`` arrays are mixed first, as ``fit`` does it.
     """
     for value, argument in ((steps, "steps"), (batch_size, "batch_size")):
-        if value is not None and (not isinstance(value, int | np.integer) or value < 1):
+        is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if value is not None and not (is_integer and value >= 1):
             raise ValueError(f"{argument} must be a positive integer or None, got {value!r}")
     if _is_arrays(data):
         raw: Iterable[Any] = _slices(data, batch_size or 32, name, shuffled)

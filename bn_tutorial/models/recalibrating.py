@@ -79,10 +79,11 @@ def recalibrate(
     TypeError
         If ``model`` is neither a model nor a layer, or ``data`` yields no batches.
     ValueError
-        If there are no batches, or no end of them; if no batch normalization is called on any
-        value, or one in a graph that cannot be run eagerly, such as that of `tf.vectorized_map`; or
-        if a statistic is not a finite number in the dtype of its average. What the model itself
-        raises is passed on.
+        If there are no batches, or, without ``steps``, of a `tf.data.Dataset` or a
+        `keras.utils.PyDataset` that says so, no end of them (another iterable without an end is
+        read for ever); if no batch normalization is called on any value, or one in a graph that
+        cannot be run eagerly, such as that of `tf.vectorized_map`; or if a statistic is not a
+        finite number in the dtype of its average. What the model itself raises is passed on.
 
     Examples
     --------
