@@ -28,8 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Path,
         help="an .npz file with x, and maybe y, sample_weight, x_validation, y_validation",
     )
-    parser.add_argument("--batch-size", type=int, default=32, help="as in training (default: 32)")
-    parser.add_argument("--steps", type=int, help="batches, at most")
+    parser.add_argument(
+        "--batch-size", type=_positive, default=32, help="as in training (default: 32)"
+    )
+    parser.add_argument("--steps", type=_positive, help="batches, at most")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     train, validation = _load_data(parser, options.data)
@@ -47,6 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     print(report.to_json() if options.json else report)
     return int(any(finding.severity == "error" for finding in report.findings))
+
+
+def _positive(text: str) -> int:
+    """Return the number of an option."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"it must be a positive integer, got {text!r}")
+    return int(text)
 
 
 def _load_data(parser: argparse.ArgumentParser, path: Path) -> tuple[Any, Any]:

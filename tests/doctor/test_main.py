@@ -128,13 +128,19 @@ def test_no_model(files, capsys, model):
     assert said in err
 
 
-@pytest.mark.parametrize(
-    "options", [["--steps", "0"], ["--steps", "few"], ["--batch-size", "-1"], ["--what"]]
-)
-def test_bad_options(files, capsys, options):
-    status, out, err = run(files, capsys, "well_keras.keras", "x.npz", *options)
+@pytest.mark.parametrize("option", ["--steps", "--batch-size"])
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "few", ""])
+def test_bad_numbers(files, capsys, option, value):
+    status, out, err = run(files, capsys, "well_keras.keras", "x.npz", f"{option}={value}")
     assert (status, out) == (2, "")
-    assert err
+    assert f"argument {option}: it must be a positive integer, got {value!r}" in err
+    assert "do not fit" not in err
+
+
+def test_an_unknown_option(files, capsys):
+    status, out, err = run(files, capsys, "well_keras.keras", "x.npz", "--what")
+    assert (status, out) == (2, "")
+    assert "--what" in err
 
 
 def test_as_a_program(files):
