@@ -10,7 +10,7 @@ package costs next to nothing:
 ``doctor``                what is wrong with a model's batch normalizations, and what helps
 ``fast_batch_norm``       the same for large inputs: in blocks that stay in the cache
 ``layers``                the Keras layer for today: a drop-in that keeps its digits
-``migration``             weights from TensorFlow 1 and PyTorch to Keras, and back
+``migration``             weights from TensorFlow 1 and PyTorch, and back to PyTorch
 ``models``                what acts on whole Keras models: finding, recalibrating, folding
 ``moving_average``        the exponential moving average with TensorFlow's semantics
 ``scaling``               min-max, max-abs, mean normalization, standardization

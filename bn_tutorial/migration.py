@@ -1,4 +1,4 @@
-r"""The weights of batch normalizations that TensorFlow 1 or PyTorch trained, for Keras, and back.
+r"""Weights of batch normalizations from TensorFlow 1 or PyTorch for Keras, and back to PyTorch.
 
 In inference, all of them compute the same from the same four vectors,
 
