@@ -263,7 +263,7 @@ CLAIMS = [
         _angles(SETTLED),
     ),
     Claim(
-        "The same, with decay 0.0005, or a low rate: where 2 * rate * decay * steps is small.",
+        "The same, without momentum, with decay 0.0005 or a low rate.",
         "wan2021spherical",
         _WITHIN,
         _angles(SLOW),
