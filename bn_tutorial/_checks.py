@@ -89,7 +89,8 @@ def check_variance(variance: Array) -> Array:
 def check_number(value: float, name: str) -> float:
     """Return ``value``, one real number."""
     array = as_array(value, name)
-    if array.ndim or array.dtype.kind not in "iuf":
+    # NumPy does not know bfloat16 for a float.
+    if array.ndim or not (array.dtype.kind in "iuf" or array.dtype.name == "bfloat16"):
         raise TypeError(f"{name} must be a number, got {value!r}")
     return value
 

@@ -258,6 +258,11 @@ def test_a_decay_that_is_no_number_raises(decay):
             call(decay)
 
 
+@pytest.mark.parametrize("kind", [bfloat16, np.float16, np.array, tf.constant, int])
+def test_a_decay_may_be_a_number_of_any_kind(kind):
+    assert ExponentialMovingAverage(kind(1)).decay == 1
+
+
 def test_the_decay_is_fixed():
     ema = ExponentialMovingAverage(0.5)
     with pytest.raises(AttributeError, match="decay"):
