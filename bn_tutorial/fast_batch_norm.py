@@ -18,8 +18,8 @@ through blocks that fit into a processor's cache, some channels at a time:
    buffer, and rounded once, into its place in the output.
 
 Conventions and errors are those of `bn_tutorial.batch_norm`, but where squares overflow the channel
-becomes NaN. On some ten thousand values or
-fewer, which fit into the cache anyway, the textbook function is faster.
+becomes NaN. On some ten thousand values or fewer, which fit into the cache anyway, the textbook
+function is faster.
 """
 
 from __future__ import annotations

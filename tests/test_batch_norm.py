@@ -370,12 +370,7 @@ ONES = np.ones(3)
         (X * 1j, -1, TypeError, "got dtype complex128"),
         (X > 0, -1, TypeError, "got dtype bool"),
         (X.astype(object), -1, TypeError, "got dtype object"),
-        (
-            np.ma.masked_array(X, X[0, 0] == X),
-            -1,
-            TypeError,
-            "x has masked values",
-        ),
+        (np.ma.masked_array(X, X[0, 0] == X), -1, TypeError, "x has masked values"),
         (1.0, -1, ValueError, r"a batch axis and a channel axis, got shape \(\)"),
         (ONES, -1, ValueError, r"a batch axis and a channel axis, got shape \(3,\)"),
         (X, 2, ValueError, r"axis must lie in \[-2, 1\] for x of shape \(4, 3\), got 2"),

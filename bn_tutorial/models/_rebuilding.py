@@ -30,13 +30,13 @@ class Rebuilding:
         self._make = make
         self._copies: list[tuple[Any, Any]] = []  # layers, and those made anew by their settings
         self._others: list[tuple[Any, Any]] = []  # batch normalizations, and layers of other kinds
-        self._used: list[Any] = []  # layers of the model, and those that were given for it
+        self._layers: list[Any] = []  # of the model
 
     def of(self, model: Any) -> Any:
         """Return the new model."""
         batch_norms_of(model)  # raises if it is no model
-        self._used = model._flatten_layers()
-        for layer in self._used:
+        self._layers = model._flatten_layers()
+        for layer in self._layers:
             if layer is model or isinstance(layer, (keras.Sequential, Functional)):
                 _check_graph(layer)
         if not model.built:
@@ -82,13 +82,13 @@ class Rebuilding:
             raise TypeError(f"cls must return a layer for {norm.name!r}, got {other!r}")
         if other is norm:
             return norm
-        is_used = any(other is used for used in self._used)
+        used = [*self._layers, *(given for _, given in self._others)]
+        is_used = any(other is layer for layer in used)
         if is_used or other.weights:  # which may be those of another model
             raise ValueError(
                 f"cls must return a new layer for {norm.name!r}, or it itself, got {other.name!r}, "
                 f"which {'is in use' if is_used else 'has weights already'}"
             )
-        self._used.append(other)
         return other
 
     def _call(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
